@@ -1,0 +1,124 @@
+"""Exact counts of what a layer did and of what its closed gates spared it, from its events and its gate table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suspike_kernels.layout import Events
+
+
+class Counts(NamedTuple):
+    """What one layer did in one run, over all samples; every field an exact whole number.
+
+    A synaptic operation is one event at one target neuron. A closed neuron does not integrate, so operations on it are
+    skipped, and so is its update.
+
+    Attributes
+    ----------
+    name : str
+        The layer.
+    samples, steps : int
+        Samples B, and time steps over all of them, T x B.
+    neurons, synapses : int
+        Neurons N, and weights (input and recurrent) of the layer.
+    events : int
+        Events that reached the layer, recurrent ones included.
+    rows_fetched : int
+        Events with at least one open target: each of them fetches a row of weights.
+    synops_done, synops_skipped : int
+        Synaptic operations at open and at closed targets.
+    updates_done, updates_skipped : int
+        Neuron-steps with an open and with a closed gate.
+    gate_evaluations : int
+        Gate values computed: N x T for a rhythm (a function of time, shared by the batch), 0 without a gate.
+    spikes : int
+        Spikes fired (0 for a readout).
+    """
+
+    name: str
+    samples: int
+    steps: int
+    neurons: int
+    synapses: int
+    events: int
+    rows_fetched: int
+    synops_done: int
+    synops_skipped: int
+    updates_done: int
+    updates_skipped: int
+    gate_evaluations: int
+    spikes: int
+
+    @property
+    def words_read(self) -> int:
+        """Words of weights (one a synaptic operation) and of state (one an update) read."""
+        return self.synops_done + self.updates_done
+
+    @property
+    def words_written(self) -> int:
+        """Words of state written, one an update."""
+        return self.updates_done
+
+    @property
+    def dense_synops(self) -> int:
+        """Multiply-accumulates of a dense network of the same shape: every synapse at every step."""
+        return self.synapses * self.steps
+
+
+def count_layer(
+    name: str,
+    events: Events,
+    n_units: int,
+    *,
+    spikes: Events | None = None,
+    gate: NDArray[np.uint8] | None = None,
+    recurrent: bool = False,
+    initial_spikes: NDArray[np.bool_] | None = None,
+) -> Counts:
+    """Count what a fully connected layer did.
+
+    Parameters
+    ----------
+    name : str
+    events : Events [B, T]
+        What reached the layer from outside.
+    n_units : int
+        Its neurons N.
+    spikes : Events, optional
+        What it fired; none for a readout.
+    gate : uint8 [T, N], optional
+        Its open steps; none when always open.
+    recurrent : bool
+        Whether its spikes come back to it one step later.
+    initial_spikes : bool [B, N], optional
+        Its spikes of the step before the first one, when `recurrent`.
+    """
+    n_samples, n_steps = events.n_samples, events.n_steps
+    arrivals = events.per_step()  # [B, T]
+    if recurrent and n_steps:
+        assert spikes is not None, "a recurrent layer has spikes"
+        arrivals = arrivals.copy()
+        arrivals[:, 1:] += spikes.per_step()[:, :-1]
+        if initial_spikes is not None:
+            arrivals[:, 0] += initial_spikes.sum(1)
+    n_open = np.full(n_steps, n_units) if gate is None else gate.astype(np.int64).sum(1)
+    per_step = arrivals.sum(0)
+    done, updates = int(per_step @ n_open), int(n_open.sum()) * n_samples
+    return Counts(
+        name=name,
+        samples=n_samples,
+        steps=n_samples * n_steps,
+        neurons=n_units,
+        synapses=(events.n_units + (n_units if recurrent else 0)) * n_units,
+        events=int(per_step.sum()),
+        rows_fetched=int(per_step[n_open > 0].sum()),
+        synops_done=done,
+        synops_skipped=int(per_step.sum()) * n_units - done,
+        updates_done=updates,
+        updates_skipped=n_samples * n_steps * n_units - updates,
+        gate_evaluations=0 if gate is None else n_steps * n_units,
+        spikes=0 if spikes is None else len(spikes.idx),
+    )

@@ -1,0 +1,271 @@
+"""A fully connected LIF layer on the CPU: one sample at a time, its state in the nearest cache, weight rows from the next.
+
+Same signatures and meaning as `suspike_kernels.reference`. Memory grows with spikes and active places, and per thread with
+T x N; the forward pass is replayed in the backward pass where a gradient needs states that nobody kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suspike_kernels import rules
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.rows import add_by_source, add_rows, dot
+from suspike_kernels.layout import DenseArrays, Events, FloatArray, GateArrays, LIFArrays, offsets
+from suspike_kernels.pool import over_samples
+from suspike_kernels.reference import LIFGrads, LIFRun
+
+
+@kernel()
+def _room(array: Any, used: int, wanted: int) -> Any:
+    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones."""
+    if used + wanted <= array.shape[0]:
+        return array
+    longer = np.empty(2 * array.shape[0] + wanted, array.dtype)
+    longer[:used] = array[:used]
+    return longer
+
+
+@kernel()
+def _update(v: Any, cur: Any, lif: Any, gate: Any, t: int) -> None:
+    """Move `v` [N] to the state before reset: the candidate where the gate is open, unchanged elsewhere."""
+    if gate.open.shape[0]:
+        open_t = gate.open[t]
+        for k in range(v.shape[0]):
+            v[k] = rules.select(open_t[k] != 0, rules.leak(v[k], cur[k], lif.beta[k]), v[k])
+    else:
+        for k in range(v.shape[0]):
+            v[k] = rules.leak(v[k], cur[k], lif.beta[k])
+
+
+@kernel()
+def _forward(
+    events: Any, dense: Any, lif: Any, gate: Any, v: Any, spk: Any, width: Any, low: int, high: int, n_spk: Any, n_act: Any
+) -> Any:
+    """Run samples low .. high - 1; `v`, `spk` [B, N] hold the state, `n_spk`, `n_act` [B, T] take the counts."""
+    n_steps, n = n_spk.shape[1], dense.bias.shape[0]
+    always, recurrent = gate.open.shape[0] == 0, dense.recurrent.shape[0] > 0
+    one, zero = dense.bias.dtype.type(1), dense.bias.dtype.type(0)
+    s_idx, a_idx = np.empty(16 * n, np.int32), np.empty(16 * n, np.int32)
+    value, slope = np.empty(16 * n, dense.bias.dtype), np.empty(16 * n, dense.bias.dtype)
+    cur, fired = np.empty(n, dense.bias.dtype), np.empty(n, np.int32)
+    n_s = n_a = 0
+    for b in range(low, high):
+        state, n_fired = v[b], 0
+        for k in range(n):
+            fired[n_fired] = k
+            n_fired += spk[b, k] > zero
+        for t in range(n_steps):
+            cur[:] = dense.bias
+            add_rows(cur, dense.weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
+            if recurrent:
+                add_rows(cur, dense.recurrent, fired, 0, n_fired)
+            _update(state, cur, lif, gate, t)
+            s_idx = _room(s_idx, n_s, n)
+            n_fired = 0
+            if width > zero:
+                a_idx, value, slope = _room(a_idx, n_a, n), _room(value, n_a, n), _room(slope, n_a, n)
+                first = n_a
+                for k in range(n):  # no branch: the entry is written, and kept by moving on
+                    is_open = always or gate.open[t, k] != 0
+                    distance = state[k] - lif.threshold[k]
+                    is_fired = is_open & rules.fires(state[k], lif.threshold[k])
+                    a_idx[n_a] = k
+                    value[n_a] = one if is_fired else zero
+                    slope[n_a] = rules.triangle(distance, width)
+                    n_a += is_open & (abs(distance) < width)
+                    fired[n_fired] = k
+                    n_fired += is_fired
+                n_act[b, t] = n_a - first
+            else:
+                for k in range(n):
+                    is_open = always or gate.open[t, k] != 0
+                    fired[n_fired] = k
+                    n_fired += is_open & rules.fires(state[k], lif.threshold[k])
+            for e in range(n_fired):
+                k = fired[e]
+                s_idx[n_s + e] = k
+                state[k] = rules.reset(state[k], lif.threshold[k], lif.reset)
+            n_s += n_fired
+            n_spk[b, t] = n_fired
+        spk[b] = zero
+        for e in range(n_fired):
+            spk[b, fired[e]] = one
+    return s_idx[:n_s].copy(), a_idx[:n_a].copy(), value[:n_a].copy(), slope[:n_a].copy()
+
+
+@kernel()
+def _replay(
+    events: Any, dense: Any, lif: Any, gate: Any, spikes: Any, b: int, state: Any, spk: Any, before: Any, candidate: Any
+) -> None:
+    """Run sample b again from its known spikes; `before`, `candidate` [T, N] take v before each step and u."""
+    n_steps, n = before.shape[0], dense.bias.shape[0]
+    cur, fired = np.empty(n, dense.bias.dtype), np.empty(n, np.int32)
+    n_fired = 0
+    for k in range(n):
+        fired[n_fired] = k
+        n_fired += spk[k] > 0
+    for t in range(n_steps):
+        cur[:] = dense.bias
+        add_rows(cur, dense.weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
+        if dense.recurrent.shape[0]:
+            if t == 0:
+                add_rows(cur, dense.recurrent, fired, 0, n_fired)
+            else:
+                add_rows(cur, dense.recurrent, spikes.idx, spikes.ptr[b, t - 1], spikes.ptr[b, t])
+        before[t] = state
+        for k in range(n):
+            candidate[t, k] = rules.leak(state[k], cur[k], lif.beta[k])
+        if gate.open.shape[0]:
+            for k in range(n):
+                state[k] = rules.select(gate.open[t, k] != 0, candidate[t, k], state[k])
+        else:
+            state[:] = candidate[t]
+        for e in range(spikes.ptr[b, t], spikes.ptr[b, t + 1]):
+            k = spikes.idx[e]
+            state[k] = rules.reset(state[k], lif.threshold[k], lif.reset)
+
+
+@kernel(reassociate=True)
+def _backward(
+    g: Any, run: Any, events: Any, sources: Any, dense: Any, lif: Any, gate: Any, start: Any, low: int, high: int, replay: bool
+) -> Any:
+    """Add the gradients of samples low .. high - 1 to `start`'s arrays (a LIFGrads); `g` is (value, v, spk)."""
+    g_value, g_v, g_spk = g
+    v_start, spk_start, grads = start
+    n_steps, n = events.ptr.shape[1] - 1, dense.bias.shape[0]
+    gated, near, recurrent = gate.open.shape[0] > 0, gate.near.shape[0] > 0, dense.recurrent.shape[0] > 0
+    dtype, zero = dense.bias.dtype, dense.bias.dtype.type(0)
+    later = np.zeros((n_steps + 1, n), dtype)  # gradient by cur, each step; row T stays 0
+    before, candidate = np.empty((n_steps if replay else 0, n), dtype), np.empty((n_steps if replay else 0, n), dtype)
+    dv, through = np.empty(n, dtype), np.zeros(n, dtype)
+    longest = 0
+    for b in range(low, high):
+        longest = max(longest, events.ptr[b, n_steps] - events.ptr[b, 0], run.spikes.ptr[b, n_steps] - run.spikes.ptr[b, 0])
+    steps = np.empty(longest + 1, np.int32)
+    at = np.empty(max(dense.weight.shape[0], n) + 1, np.int64)
+    for b in range(low, high):
+        if replay:
+            _replay(events, dense, lif, gate, run.spikes, b, v_start[b].copy(), spk_start[b], before, candidate)
+        dv[:] = g_v[b]
+        for t in range(n_steps - 1, -1, -1):
+            for e in range(run.active.ptr[b, t], run.active.ptr[b, t + 1]):
+                k = run.active.idx[e]
+                d_spk = g_value[e]
+                if recurrent:
+                    d_spk += dot(dense.recurrent[k], later[t + 1])
+                if t == n_steps - 1:
+                    d_spk += g_spk[b, k]
+                through[k] = d_spk * run.slope[e]
+                grads.threshold[k] -= through[k]
+            for e in range(run.spikes.ptr[b, t], run.spikes.ptr[b, t + 1]):
+                k = run.spikes.idx[e]
+                if lif.reset == 0:
+                    dv[k] = zero
+                elif lif.reset == 1:
+                    grads.threshold[k] -= dv[k]
+            cur = later[t]
+            for k in range(n):
+                dv[k] += through[k]
+            if near:
+                for k in range(n):
+                    if gate.near[t, k]:
+                        grads.gate[t, k] += dv[k] * (candidate[t, k] - before[t, k])
+            if gated:
+                for k in range(n):
+                    is_open = gate.open[t, k] != 0
+                    cur[k] = dv[k] if is_open else zero
+                    dv[k] = lif.beta[k] * dv[k] if is_open else dv[k]
+            else:
+                for k in range(n):
+                    cur[k] = dv[k]
+                    dv[k] = lif.beta[k] * dv[k]
+            for k in range(n):
+                grads.bias[k] += cur[k]
+            if replay:
+                for k in range(n):
+                    grads.beta[k] += cur[k] * before[t, k]
+            for e in range(run.active.ptr[b, t], run.active.ptr[b, t + 1]):
+                through[run.active.idx[e]] = zero
+            for e in range(sources.ptr[b, t], sources.ptr[b, t + 1]):
+                grads.source[e] = dot(dense.weight[sources.idx[e]], cur)
+        grads.v[b] = dv
+        add_by_source(grads.weight, later, events.ptr[b], events.idx, 0, steps, at[: dense.weight.shape[0] + 1])
+        if recurrent and n_steps:
+            add_by_source(grads.recurrent, later, run.spikes.ptr[b], run.spikes.idx, 1, steps, at[: n + 1])
+            for k in range(n):
+                grads.spk[b, k] = dot(dense.recurrent[k], later[0])
+                if spk_start[b, k] > zero:
+                    grads.recurrent[k] += later[0]
+        if n_steps == 0:
+            grads.spk[b] = g_spk[b]
+    return grads
+
+
+def lif_forward(
+    events: Events,
+    dense: DenseArrays,
+    lif: LIFArrays,
+    gate: GateArrays,
+    v: FloatArray,
+    spk: FloatArray,
+    *,
+    width: float = 0.0,
+    n_threads: int = 1,
+) -> LIFRun:
+    """Run a LIF layer: see `reference.lif_forward`. `n_threads` share the samples and change no bit of the result."""
+    n_spk = np.zeros((events.n_samples, events.n_steps), np.int64)
+    n_act, n = np.zeros_like(n_spk), len(dense.bias)
+    v, spk, half = v.copy(), spk.copy(), dense.weight.dtype.type(width)
+    parts = over_samples(
+        lambda low, high: _forward(events, dense, lif, gate, v, spk, half, low, high, n_spk, n_act),
+        events.n_samples,
+        n_threads,
+    )
+    s_idx, a_idx, value, slope = (np.concatenate(p) if len(parts) > 1 else p[0] for p in zip(*parts, strict=True))
+    return LIFRun(Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n), value, slope, v, spk)
+
+
+def lif_backward(
+    grad_value: FloatArray,
+    grad_v: FloatArray,
+    grad_spk: FloatArray,
+    run: LIFRun,
+    events: Events,
+    sources: Events,
+    dense: DenseArrays,
+    lif: LIFArrays,
+    gate: GateArrays,
+    v: FloatArray,
+    spk: FloatArray,
+    *,
+    want_beta: bool = True,
+    n_threads: int = 1,
+) -> LIFGrads:
+    """Return the gradients of a LIF layer: see `reference.lif_backward`.
+
+    Without ``want_beta`` and gate-near places nothing is replayed, and `beta`'s gradient is 0. Each thread sums the
+    gradients of its samples; the sums are then added in the threads' order, so a result is reproducible for a given
+    `n_threads`.
+    """
+    source = np.zeros(len(sources.idx), dense.weight.dtype)
+    d_v, d_spk = np.zeros_like(v), np.zeros_like(spk)
+    replay = want_beta or bool(gate.near.any())
+
+    def work(low: int, high: int) -> LIFGrads:
+        z = np.zeros_like
+        grads = LIFGrads(
+            source, z(dense.weight), z(dense.recurrent), z(dense.bias), z(lif.beta), z(lif.threshold),
+            np.zeros(gate.near.shape, dense.weight.dtype), d_v, d_spk,
+        )  # fmt: skip
+        g = (grad_value, grad_v, grad_spk)
+        filled: LIFGrads = _backward(g, run, events, sources, dense, lif, gate, (v, spk, grads), low, high, replay)
+        return filled
+
+    total, *others = over_samples(work, events.n_samples, n_threads)
+    for part in others:
+        for name in ("weight", "recurrent", "bias", "beta", "threshold", "gate"):
+            getattr(total, name)[...] += getattr(part, name)
+    return total

@@ -1,0 +1,191 @@
+"""The plain arrays that every kernel reads and writes, as NamedTuples, with their checks.
+
+Nothing here knows torch. Time is discrete; ``T`` is the number of steps, ``B`` of samples, ``N`` of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer[Any]]
+
+RESETS = ("zero", "subtract", "none")
+"""Reset rules by name; a kernel gets the index (see `rules.reset`)."""
+
+
+class Events(NamedTuple):
+    """Spikes or input events of a batch, as compressed lists, sample after sample.
+
+    The events of sample ``b`` at step ``t`` are ``idx[ptr[b, t] : ptr[b, t + 1]]``. They are a multiset: a unit that
+    stands twice in a step counts twice. The order within a step is free.
+
+    Attributes
+    ----------
+    ptr : int64 [B, T + 1]
+        Offsets into `idx`; ``ptr[0, 0] == 0``, ``ptr[b, T] == ptr[b + 1, 0]``, never decreasing.
+    idx : int32 [E]
+        The unit of each event, 0 to ``n_units - 1``.
+    n_units : int
+        Number of units that could have sent an event.
+    """
+
+    ptr: NDArray[np.int64]
+    idx: NDArray[np.int32]
+    n_units: int
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples B."""
+        return int(self.ptr.shape[0])
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps T."""
+        return int(self.ptr.shape[1]) - 1
+
+    def per_step(self) -> NDArray[np.int64]:
+        """Count the events of each sample and step: [B, T]."""
+        return np.diff(self.ptr, axis=1)
+
+    def max_count(self) -> int:
+        """Return the largest number of times one unit stands in one step of one sample (0 without events)."""
+        if not len(self.idx):
+            return 0
+        _, _, key = self.places()
+        return int(np.unique(key, return_counts=True)[1].max())
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return each event's sample [E], step [E], and flat index into a dense [T, B, N] array [E]."""
+        n_samples, n_steps = self.n_samples, self.n_steps
+        row = np.repeat(np.arange(n_samples * n_steps), self.per_step().ravel())
+        sample, step = np.divmod(row, max(n_steps, 1))
+        return sample, step, (step * n_samples + sample) * self.n_units + self.idx
+
+    def dense(self, dtype: Any = np.float32) -> NDArray[Any]:
+        """Return the counts as a dense array [T, B, N]."""
+        out = np.bincount(self.places()[2], minlength=self.n_steps * self.n_samples * self.n_units)
+        return out.reshape(self.n_steps, self.n_samples, self.n_units).astype(dtype)
+
+    def take(self, samples: Sequence[int] | IntArray) -> Events:
+        """Return the events of the samples named by index, in that order, as a copy."""
+        rows = self.ptr[np.asarray(samples, dtype=np.int64)]
+        idx = np.concatenate([self.idx[r[0] : r[-1]] for r in rows]) if len(rows) else self.idx[:0]
+        return Events(offsets(np.diff(rows, axis=1)), idx, self.n_units)
+
+
+def offsets(counts: IntArray) -> NDArray[np.int64]:
+    """Turn the number of events of each sample and step, [B, T], into `Events.ptr` [B, T + 1]."""
+    n_samples, n_steps = counts.shape
+    ptr = np.zeros((n_samples, n_steps + 1), np.int64)
+    ptr[:, 1:] = np.cumsum(counts, axis=1)
+    ptr[1:] += np.cumsum(ptr[:-1, -1])[:, None]
+    return ptr
+
+
+def events_from_dense(counts: NDArray[Any]) -> Events:
+    """Return the events of a dense array [T, B, N] of whole counts, sorted by unit within a step.
+
+    Raises
+    ------
+    ValueError
+        If `counts` is not three-dimensional, or holds anything but whole numbers from 0.
+    """
+    if counts.ndim != 3:
+        raise ValueError(f"`counts` must be of shape [T, B, N], got shape {counts.shape}.")
+    with np.errstate(invalid="ignore"):  # NaN and infinity are refused below
+        whole = counts.astype(np.int64)
+    if not np.array_equal(whole, counts) or (whole < 0).any():
+        raise ValueError(
+            "`counts` must be whole numbers from 0, got others. Events carry no fractions: "
+            "pass currents to a neuron, not to an event path."
+        )
+    by_sample = np.moveaxis(whole, 1, 0)  # [B, T, N]
+    n_samples, n_steps, n_units = by_sample.shape
+    idx = np.repeat(np.tile(np.arange(n_units, dtype=np.int32), n_samples * n_steps), by_sample.ravel())
+    return Events(offsets(by_sample.sum(2)), idx, int(n_units))
+
+
+def check_events(events: Events, name: str = "events") -> Events:
+    """Return `events` if they keep the rules of `Events`; kernels trust their indices without a look.
+
+    Raises
+    ------
+    ValueError
+        Naming the rule, the place and the value found.
+    """
+    ptr, idx, n_units = events
+    if ptr.ndim != 2 or ptr.shape[1] < 1 or ptr.dtype != np.int64:
+        raise ValueError(f"`{name}.ptr` must be int64 of shape [B, T + 1], got {ptr.dtype} of shape {ptr.shape}.")
+    if idx.ndim != 1 or idx.dtype != np.int32:
+        raise ValueError(f"`{name}.idx` must be int32 of shape [E], got {idx.dtype} of shape {idx.shape}.")
+    flat = ptr.ravel()
+    if len(flat) and (flat[0] != 0 or flat[-1] != len(idx) or (ptr[1:, 0] != ptr[:-1, -1]).any()):
+        raise ValueError(f"`{name}.ptr` must run from 0 to len(idx) = {len(idx)} without gaps between samples.")
+    if not len(flat) and len(idx):
+        raise ValueError(f"`{name}.idx` must be empty without samples, got {len(idx)} events.")
+    falls = np.argwhere(np.diff(ptr, axis=1) < 0)
+    if len(falls):
+        b, t = falls[0]
+        raise ValueError(f"`{name}.ptr` must not decrease, got a fall at sample {b}, step {t}: sort the events by time.")
+    bad = np.flatnonzero((idx < 0) | (idx >= n_units))
+    if len(bad):
+        e = int(bad[0])
+        b, t = (int(x[e]) for x in events.places()[:2])
+        raise ValueError(
+            f"`{name}.idx` must be units from 0 to n_units - 1 = {n_units - 1}, got {idx[e]} at sample {b}, step {t}."
+        )
+    return events
+
+
+class DenseArrays(NamedTuple):
+    """The synapses of a fully connected layer; a source's weights are one row, so an event gathers one row.
+
+    Attributes
+    ----------
+    weight : float [n_in, N]
+    recurrent : float [N, N], or [0, N] where there is none
+        Row ``i`` is what unit ``i``'s spike adds one step later.
+    bias : float [N]
+        Added at every step.
+    """
+
+    weight: FloatArray
+    recurrent: FloatArray
+    bias: FloatArray
+
+
+class LIFArrays(NamedTuple):
+    """The neurons of a LIF layer.
+
+    Attributes
+    ----------
+    beta : float [N]
+        Leak a step, 0 to 1.
+    threshold : float [N]
+    reset : int
+        Index into `RESETS`.
+    """
+
+    beta: FloatArray
+    threshold: FloatArray
+    reset: int
+
+
+class GateArrays(NamedTuple):
+    """A gate that is a function of time alone, as tables; [0, N] tables mean always open (and cost nothing).
+
+    Attributes
+    ----------
+    open : uint8 [T, N] or [0, N]
+        1 where the neuron updates at that step.
+    near : uint8 [T, N] or [0, N]
+        1 where the gate is near its own threshold, so that a gradient of the gate is wanted there.
+    """
+
+    open: NDArray[np.uint8]
+    near: NDArray[np.uint8]

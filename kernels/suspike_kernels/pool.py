@@ -1,0 +1,31 @@
+"""A thread pool of ours for kernels that hold no interpreter lock.
+
+Not numba's `parallel=True`: with its OpenMP layer a forked DataLoader worker dies, with its workqueue two calling threads
+abort the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and size: a forked child inherits no threads
+
+
+def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int) -> list[T]:
+    """Call ``work(low, high)`` on consecutive ranges of samples, one a thread, and return the results in order.
+
+    The ranges depend on `n_samples` and `n_threads` alone, so sums over them are reproducible. Without samples, `work`
+    is called once with ``(0, 0)``.
+    """
+    n_threads = max(1, min(n_threads, n_samples))
+    cuts = [n_samples * i // n_threads for i in range(n_threads + 1)]
+    ranges = list(zip(cuts, cuts[1:], strict=False))
+    if n_threads == 1:
+        return [work(low, high) for low, high in ranges]
+    pool = _pools.setdefault((os.getpid(), n_threads), ThreadPoolExecutor(n_threads, thread_name_prefix="suspike"))
+    return list(pool.map(lambda r: work(*r), ranges))
