@@ -1,0 +1,140 @@
+"""Gates: what decides at which steps a neuron updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from suspike._validate import fail
+from suspike.surrogate import TriangleStep
+from suspike_kernels.rhythm import rhythm, rhythm_backward, spread
+
+
+class GateTable(NamedTuple):
+    """A gate over some steps, the same for every sample.
+
+    Attributes
+    ----------
+    open : Tensor [T, N]
+        1 where the neuron updates, else 0; carries the straight-through gradient.
+    near : bool Tensor [T, N]
+        Where that gradient is not 0; all False when none is wanted.
+    """
+
+    open: Tensor
+    near: Tensor
+
+
+class RhythmGate(nn.Module):
+    r"""The paper's gate: each neuron updates in its own learned rhythm, a function of time alone.
+
+    .. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(\omega_k t + \varphi_{i,k}),\qquad g_{t,i} = [a_{t,i} > 0]
+
+    Its gradient is straight-through with compact support: :math:`\partial g/\partial a := \max(0, w - |a|)/w^2` with
+    :math:`w` = `gate_width` times the root mean square of the neuron's swing. t counts from the state's start.
+
+    Parameters
+    ----------
+    n_units : int
+        Neurons N.
+    open : float
+        Share of steps at which a neuron is open to begin with, above 0 and below 1: b starts at minus the (1 - open)
+        quantile of the neuron's own table.
+    periods : sequence of float [K]
+        Periods of the layer's sines in steps, each above 2.
+    n_steps : int
+        Length of that table in steps: about a recording's.
+    gate_width : float
+        Half the support of the gradient, in units of the neuron's swing.
+    learn_periods : bool
+        Learn the periods too, through ``log(period - 2)``.
+
+    References
+    ----------
+    arXiv:2603.02226 (selective-update RNNs).
+    """
+
+    def __init__(
+        self,
+        n_units: int,
+        *,
+        open: float,
+        periods: Sequence[float] = (2.5, 5.0, 12.0, 30.0),
+        n_steps: int = 1000,
+        gate_width: float = 0.25,
+        learn_periods: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 < open < 1:
+            fail("open", "above 0 and below 1", repr(open), "A neuron without a gate is always open.")
+        if not periods or min(periods) <= 2:
+            fail("periods", "above 2 steps each", repr(tuple(periods)))
+        if not gate_width > 0:
+            fail("gate_width", "above 0", repr(gate_width))
+        self.n_units, self.gate_width, self.learn_periods = n_units, gate_width, learn_periods
+        period = torch.tensor(periods, dtype=torch.float64)
+        if learn_periods:
+            self.log_period = nn.Parameter(torch.log(period - 2).to(torch.get_default_dtype()))
+        else:
+            self.register_buffer("fixed_omega", 2 * math.pi / period)
+        self.amplitude = nn.Parameter(torch.randn(n_units, len(periods)) / math.sqrt(len(periods)))
+        self.phase = nn.Parameter(torch.rand(n_units, len(periods)) * 2 * math.pi)
+        self.bias = nn.Parameter(torch.zeros(n_units))
+        with torch.no_grad():
+            swing = self.rhythm(n_steps)
+            self.bias.copy_(-torch.quantile(swing, 1 - open, dim=0))
+
+    @property
+    def omega(self) -> Tensor:
+        """Angular frequencies [K] in rad a step, float64."""
+        if self.learn_periods:
+            return 2 * math.pi / (2 + torch.exp(self.log_period.double()))
+        return self.get_buffer("fixed_omega").double()
+
+    def rhythm(self, n_steps: int, *, start: int = 0) -> Tensor:
+        """Return a [T, N], float64, for the steps `start` to ``start + n_steps - 1``; differentiable."""
+        a: Tensor = _Rhythm.apply(self.bias, self.amplitude, self.phase, self.omega, start, n_steps)  # type: ignore[no-untyped-call]
+        return a
+
+    def forward(self, n_steps: int, *, start: int = 0) -> GateTable:
+        """Return the gate at the steps `start` to ``start + n_steps - 1``."""
+        a = self.rhythm(n_steps, start=start)
+        width = self.gate_width * torch.from_numpy(spread(self.amplitude.detach().double().cpu().numpy())).to(a.device)
+        table: Tensor = TriangleStep.apply(a, width)  # type: ignore[no-untyped-call]
+        near = (a.detach().abs() < width) if a.requires_grad else torch.zeros_like(a, dtype=torch.bool)
+        return GateTable(table.to(self.bias.dtype), near)
+
+    def extra_repr(self) -> str:
+        """Show the size and the frequencies."""
+        return f"{self.n_units}, K={self.amplitude.shape[1]}, gate_width={self.gate_width}"
+
+
+class _Rhythm(torch.autograd.Function):
+    """`suspike_kernels.rhythm` as a torch function: one evaluation of the bits, on any device."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, bias: Tensor, amplitude: Tensor, phase: Tensor, omega: Tensor, start: int, n_steps: int
+    ) -> Tensor:
+        ctx.save_for_backward(amplitude, phase, omega)
+        ctx.span = {"start": start, "n_steps": n_steps}
+        a = rhythm(*(_float64(p) for p in (bias, amplitude, phase, omega)), **ctx.span)
+        return torch.from_numpy(a).to(bias.device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        amplitude, phase, omega = ctx.saved_tensors
+        by = rhythm_backward(_float64(grads[0]), *(_float64(p) for p in (amplitude, phase, omega)), **ctx.span)
+        like = (amplitude, amplitude, phase, omega)
+        return *(torch.from_numpy(g).to(p.device, p.dtype) for g, p in zip(by, like, strict=True)), None, None
+
+
+def _float64(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
