@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MODULES = ("convert", "energy", "export", "loader", "nn", "plot", "report", "simulate", "surrogate", "train")
 _NAMES = {"Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes"}
-__all__ = ["__version__", *_MODULES, *_NAMES]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULES, *_NAMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Rounding(NamedTuple):
-    """How a layer's weights and biases were rounded: to multiples of ``2**-exponent``, none moved by more than `change`."""
+    """How a layer's weights and biases were rounded: to multiples of ``2**-exponent``, moved by at most `change`."""
 
     layer: str
     exponent: int
@@ -33,8 +33,8 @@ def to_graph(net: layers.Stack, *, dt_ms: float, max_count: int = 1) -> tuple[Gr
 
     .. math:: \sum_j c_j |w_{ij}| + |b_i| < 2^{24-k}
 
-    over all sources of each neuron i (c: the largest count one source can have in a step). Every partial sum of a current
-    is then exact in float32, in whatever order it is summed.
+    over all sources of each neuron i (c: the largest count one source can have in a step). Every partial sum of a
+    current is then exact in float32, in whatever order it is summed.
 
     Parameters
     ----------
@@ -107,8 +107,9 @@ def _round(layer: Layer, max_count: int) -> tuple[Layer, Rounding]:
     arrays: dict[str, FloatArray | None] = {"weight": layer.weight, "bias": layer.bias, "recurrent": layer.recurrent}
     for name, array in arrays.items():
         if array is not None:
-            arrays[name] = _on(array, grid).astype(array.dtype)
-            moved = max(moved, float(np.abs(arrays[name] - array.astype(np.float64)).max(initial=0)))
+            on_grid = _on(array, grid)
+            moved = max(moved, float(np.abs(on_grid - array).max(initial=0)))
+            arrays[name] = on_grid.astype(array.dtype)
     return replace(layer, **arrays), Rounding(layer.name, k, moved)  # type: ignore[arg-type]
 
 
@@ -127,7 +128,7 @@ def _module(layer: Layer) -> layers.Dense:
         gate = None if neuron.gate is None else _gate(neuron.gate)
         made = neurons.LIF(n, beta=0.5, reset=neuron.reset, gate=gate)
         made.fixed_threshold = torch.from_numpy(neuron.threshold.copy())
-    made._beta.fixed = torch.from_numpy(neuron.beta.copy())
+    made.leak.fixed = torch.from_numpy(neuron.beta.copy())
     module = layers.Dense(layer.n_in, n, made, recurrent=layer.recurrent is not None)
     for name in ("weight", "bias", "recurrent"):
         array: Any = getattr(layer, name)

@@ -1,4 +1,4 @@
-"""Graph: a trained network as frozen dataclasses of numpy arrays. What simulates, prices or exports one never sees torch."""
+"""Graph: a trained network as frozen dataclasses of numpy arrays, which is simulated, priced and exported without torch."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from suspike_kernels.layout import Events, check_events, events_from_dense
 class Spikes:
     """The spikes of a batch, with one float for each place that carries a gradient, never a dense [T, B, N].
 
-    A spike outside of the active places is a constant of the graph; at an active place `values` holds the spike (0 or 1)
-    and takes the gradient.
+    A spike outside of the active places is a constant of the graph; at an active place `values` holds the spike (0 or
+    1) and takes the gradient.
 
     Parameters
     ----------

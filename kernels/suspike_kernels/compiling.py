@@ -1,7 +1,8 @@
 """The two decorators of the package: `rule` for scalar rules, `kernel` for compiled loops.
 
-numba looks only at a kernel's own file when it decides whether a cached binary is still good, so a kernel that inlines a
-changed rule would run the old rule. `kernel` therefore keys numba's cache folder by a hash of all of the package's sources.
+numba looks only at a kernel's own file when it decides whether a cached binary is still good, so a kernel that inlines
+a changed rule would run the old rule. `kernel` therefore keys numba's cache folder by a hash of all of the package's
+sources.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def kernel(*, reassociate: bool = False) -> Callable[[F], F]:
         folder, config.CACHE_DIR = config.CACHE_DIR, str(_cache_folder())
         try:
             # error_model="numpy": no branch on division by zero inside a loop that should vectorise
-            return numba.njit(cache=_can_cache(), nogil=True, error_model="numpy", boundscheck=False, fastmath=flags)(
-                function
-            )
+            options = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": flags}
+            compiled: F = numba.njit(cache=_can_cache(), **options)(function)
+            return compiled
         finally:
             config.CACHE_DIR = folder
 

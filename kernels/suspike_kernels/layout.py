@@ -64,7 +64,8 @@ class Events(NamedTuple):
         n_samples, n_steps = self.n_samples, self.n_steps
         row = np.repeat(np.arange(n_samples * n_steps), self.per_step().ravel())
         sample, step = np.divmod(row, max(n_steps, 1))
-        return sample, step, (step * n_samples + sample) * self.n_units + self.idx
+        place = (step * n_samples + sample) * np.int64(self.n_units) + self.idx
+        return sample, step, place
 
     def dense(self, dtype: Any = np.float32) -> NDArray[Any]:
         """Return the counts as a dense array [T, B, N]."""
@@ -131,7 +132,9 @@ def check_events(events: Events, name: str = "events") -> Events:
     falls = np.argwhere(np.diff(ptr, axis=1) < 0)
     if len(falls):
         b, t = falls[0]
-        raise ValueError(f"`{name}.ptr` must not decrease, got a fall at sample {b}, step {t}: sort the events by time.")
+        raise ValueError(
+            f"`{name}.ptr` must not decrease, got a fall at sample {b}, step {t}: sort the events by time."
+        )
     bad = np.flatnonzero((idx < 0) | (idx >= n_units))
     if len(bad):
         e = int(bad[0])

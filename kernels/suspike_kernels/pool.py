@@ -1,7 +1,7 @@
 """A thread pool of ours for kernels that hold no interpreter lock.
 
-Not numba's `parallel=True`: with its OpenMP layer a forked DataLoader worker dies, with its workqueue two calling threads
-abort the process.
+Not numba's `parallel=True`: with its OpenMP layer a forked DataLoader worker dies, with its workqueue two calling
+threads abort the process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int) 
     """
     n_threads = max(1, min(n_threads, n_samples))
     cuts = [n_samples * i // n_threads for i in range(n_threads + 1)]
-    ranges = list(zip(cuts, cuts[1:], strict=False))
+    ranges = list(pairwise(cuts))
     if n_threads == 1:
         return [work(low, high) for low, high in ranges]
     pool = _pools.setdefault((os.getpid(), n_threads), ThreadPoolExecutor(n_threads, thread_name_prefix="suspike"))

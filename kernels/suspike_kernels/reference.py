@@ -117,7 +117,8 @@ def lif_forward(
         Half the support of the surrogate, in units of v; 0 keeps no active places.
     """
     dtype, n_units, always = dense.weight.dtype.type, len(dense.bias), not len(gate.open)
-    v, spk, half = v.copy(), spk.copy(), dtype(width)
+    v, spk = v.copy(), spk.copy()
+    half: Any = dtype(width)  # a number of the arrays' own precision, as in the compiled kernels
     spikes, active = _Lists(events, n_units), _Lists(events, n_units)
     values: list[float] = []
     slopes: list[float] = []
@@ -227,7 +228,7 @@ def _replay(
     spk: FloatArray,
     b: int,
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Run sample b again: v before each step, the candidate, what fired, what had fired the step before: each [T, N]."""
+    """Run sample b again: v before each step, the candidate, what fired, what had fired one step before, all [T, N]."""
     n_steps, n_units = events.n_steps, len(dense.bias)
     before = np.zeros((n_steps, n_units), dense.weight.dtype)
     candidate, fired, had_fired = np.zeros_like(before), np.zeros(before.shape, bool), np.zeros(before.shape, bool)
@@ -258,7 +259,13 @@ def li_forward(events: Events, dense: DenseArrays, beta: FloatArray, v: FloatArr
 
 
 def li_backward(
-    grad: FloatArray, out: FloatArray, events: Events, sources: Events, dense: DenseArrays, beta: FloatArray, v: FloatArray
+    grad: FloatArray,
+    out: FloatArray,
+    events: Events,
+    sources: Events,
+    dense: DenseArrays,
+    beta: FloatArray,
+    v: FloatArray,
 ) -> LIGrads:
     """Return the gradients of ``sum(grad * out)``; `grad` and `out` are [T, B, N], the rest as in `lif_backward`."""
     grads = LIGrads(
@@ -294,4 +301,3 @@ class _Lists:
 
     def events(self) -> Events:
         return Events(offsets(self.counts), np.array(self.idx, np.int32), self.n_units)
-

@@ -1,9 +1,9 @@
-"""The rhythm of a gate: a function of time alone, evaluated in one place for training, simulation and export.
+r"""The rhythm of a gate: a function of time alone, evaluated in one place for training, simulation and export.
 
-.. math:: a_{t,i} = b_i + \\sum_k \\alpha_{i,k} \\sin(\\omega_k t + \\varphi_{i,k}),\\qquad g_{t,i} = [a_{t,i} > 0]
+.. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(\omega_k t + \varphi_{i,k}),\qquad g_{t,i} = [a_{t,i} > 0]
 
-(selective-update RNNs, arXiv:2603.02226). Float32 and float64 evaluations differ in the bits of g, so there is only this
-one, in float64 with the phase taken modulo 2 pi and the sum in fixed order; everything else is handed its bits.
+(selective-update RNNs, arXiv:2603.02226). Float32 and float64 evaluations differ in the bits of g, so there is only
+this one, in float64 with the phase taken modulo 2 pi and the sum in fixed order; everything else is handed its bits.
 """
 
 from __future__ import annotations

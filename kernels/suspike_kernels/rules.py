@@ -1,14 +1,14 @@
-"""Each neuron's update, once, as scalar Python: what training, simulation and hardware export all mean by a spike.
+r"""Each neuron's update, once, as scalar Python: what training, simulation and hardware export all mean by a spike.
 
 Plain functions of numbers. `reference` calls them as they stand; compiled kernels inline the same source, in plain IEEE
 operations (no fused multiply-add: see `compiling`). The order within a step is that of the module: candidate, select,
 fires, reset.
 
 .. math::
-    u_t = \\beta v_{t-1} + I_t,\\qquad
-    \\tilde v_t = u_t \\text{ if } g_t \\text{ else } v_{t-1},\\qquad
-    s_t = g_t \\wedge (\\tilde v_t > \\theta),\\qquad
-    v_t = \\text{reset}(\\tilde v_t)\\text{ where } s_t
+    u_t = \beta v_{t-1} + I_t,\qquad
+    \tilde v_t = u_t \text{ if } g_t \text{ else } v_{t-1},\qquad
+    s_t = g_t \wedge (\tilde v_t > \theta),\qquad
+    v_t = \text{reset}(\tilde v_t)\text{ where } s_t
 """
 
 from __future__ import annotations

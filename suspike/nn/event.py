@@ -1,7 +1,7 @@
 """The event path: layers as autograd functions from the values at active places to those of their output.
 
-The lists travel beside the values as integer tensors without gradient. Exactly the gradients of the plain torch path with
-the same spikes (`suspike_kernels.reference`), in memory that grows with spikes and active places.
+The lists travel beside the values as integer tensors without gradient. Exactly the gradients of the plain torch path
+with the same spikes (`suspike_kernels.reference`), in memory that grows with spikes and active places.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from suspike.nn.gates import GateTable
-from suspike.nn.neurons import LIF, LI, LIFState, LIState
+from suspike.nn.neurons import LI, LIF, LIFState, LIState
 from suspike.spikes import Spikes
 from suspike_kernels.cpu import li, lif
 from suspike_kernels.layout import RESETS, DenseArrays, Events, GateArrays, LIFArrays
@@ -61,10 +61,8 @@ def lif_dense(
     return out, LIFState(v, spk, state.t + n_steps)
 
 
-def li_dense(
-    spikes: Spikes, weight: Tensor, bias: Tensor | None, neuron: LI, state: LIState
-) -> tuple[Tensor, LIState]:
-    """Run a fully connected readout over a spike train: membrane [T, B, N] and the state; arguments as in `lif_dense`."""
+def li_dense(spikes: Spikes, weight: Tensor, bias: Tensor | None, neuron: LI, state: LIState) -> tuple[Tensor, LIState]:
+    """Run a fully connected readout over a spike train: membrane [T, B, N] and state; arguments as in `lif_dense`."""
     bias = weight.new_zeros(neuron.n_units) if bias is None else bias
     out: Tensor = _LIDense.apply(spikes.values, weight, bias, neuron.beta, state.v, spikes.events, spikes.active)  # type: ignore[no-untyped-call]
     return out, LIState(out[-1] if len(out) else state.v)
@@ -86,12 +84,14 @@ class _LIFDense(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         plan, weight = ctx.plan, ctx.saved_tensors[0]
+        g_value, g_v, g_spk = (_array(g) for g in grads[:3])
+        dense, neurons, gate, v, spk = _arrays(ctx.saved_tensors, plan)
         by = lif.lif_backward(
-            *(_array(g) for g in grads[:3]), ctx.run, plan.events, plan.sources, *_arrays(ctx.saved_tensors, plan),
+            g_value, g_v, g_spk, ctx.run, plan.events, plan.sources, dense, neurons, gate, v, spk,
             want_beta=ctx.needs_input_grad[4], n_threads=ctx.n_threads,
         )  # fmt: skip
-        gate = by.gate if len(by.gate) else np.zeros(ctx.saved_tensors[5].shape, by.bias.dtype)
-        found = (by.source, by.weight, by.recurrent, by.bias, by.beta, by.threshold, gate, by.v, by.spk)
+        by_open = by.gate if len(by.gate) else np.zeros(gate.open.shape, by.bias.dtype)
+        found = (by.source, by.weight, by.recurrent, by.bias, by.beta, by.threshold, by_open, by.v, by.spk)
         wanted = zip(found, ctx.needs_input_grad, strict=False)
         return *(torch.from_numpy(g).to(weight.dtype) if want else None for g, want in wanted), None
 
@@ -110,15 +110,15 @@ class _LIDense(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, bias, beta, v, out = (_array(x) for x in ctx.saved_tensors)
-        by = li.li_backward(
-            _array(grads[0]), out, *ctx.lists, _no_recurrence(weight, bias), beta, v, n_threads=ctx.n_threads
-        )
+        events, sources = ctx.lists
+        dense = _no_recurrence(weight, bias)
+        by = li.li_backward(_array(grads[0]), out, events, sources, dense, beta, v, n_threads=ctx.n_threads)
         wanted = zip(by, ctx.needs_input_grad, strict=False)
         return *(torch.from_numpy(g) if want else None for g, want in wanted), None, None
 
 
 def _arrays(tensors: Any, plan: _Plan) -> tuple[DenseArrays, LIFArrays, GateArrays, np.ndarray, np.ndarray]:
-    """Return the kernel's arguments behind the events, from (weight, recurrent, bias, beta, threshold, open, v, spk)."""
+    """Return the kernel's arguments after the events, from weight, recurrent, bias, beta, threshold, open, v, spk."""
     weight, recurrent, bias, beta, threshold, is_open, v, spk = (_array(x) for x in tensors)
     gate = GateArrays(is_open.astype(np.uint8), plan.near)
     return DenseArrays(weight, recurrent, bias), LIFArrays(beta, threshold, plan.reset), gate, v, spk

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from suspike._validate import fail
 from suspike.nn import event
-from suspike.nn.neurons import LIF, LI, LIFState, LIState
+from suspike.nn.neurons import LI, LIF, LIFState, LIState
 from suspike.spikes import Spikes
 
 State = LIFState | LIState
@@ -18,8 +18,8 @@ State = LIFState | LIState
 class Dense(nn.Module):
     r"""A fully connected layer: :math:`I_t = W^\top x_t + V^\top s_{t-1} + b`, and neurons behind it.
 
-    Spikes in, Spikes out, by event-driven kernels on the CPU whose work follows the events; dense in, dense out, by plain
-    torch on any device. Both give the same spikes and gradients.
+    Spikes in, Spikes out, by event-driven kernels on the CPU whose work follows the events; dense in, dense out, by
+    plain torch on any device. Both give the same spikes and gradients.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ class LIF(nn.Module):
         self.n_units, self.reset = n_units, reset
         self.surrogate = Triangle() if surrogate is None else surrogate
         self.gate = gate
-        self._beta = _Leak(n_units, beta, learn=learn_beta)
+        self.leak = _Leak(n_units, beta, learn=learn_beta)
         log_threshold = torch.full((n_units,), float(threshold))
         if learn_threshold:
             self.log_threshold = nn.Parameter(log_threshold.log())
@@ -97,12 +97,14 @@ class LIF(nn.Module):
     @property
     def beta(self) -> Tensor:
         """Leak a step [N]."""
-        return self._beta()
+        beta: Tensor = self.leak()
+        return beta
 
     @property
     def threshold(self) -> Tensor:
         """Threshold [N]."""
-        return self.log_threshold.exp() if self.learn_threshold else self.get_buffer("fixed_threshold")
+        threshold: Tensor = self.log_threshold.exp() if self.learn_threshold else self.get_buffer("fixed_threshold")
+        return threshold
 
     def initial_state(self, batch: int) -> LIFState:
         """Return the state at rest: v = 0, no spikes, t = 0."""
@@ -185,12 +187,13 @@ class LI(nn.Module):
     def __init__(self, n_units: int, *, beta: float, learn_beta: bool = False) -> None:
         super().__init__()
         self.n_units = n_units
-        self._beta = _Leak(n_units, beta, learn=learn_beta)
+        self.leak = _Leak(n_units, beta, learn=learn_beta)
 
     @property
     def beta(self) -> Tensor:
         """Leak a step [N]."""
-        return self._beta()
+        beta: Tensor = self.leak()
+        return beta
 
     def initial_state(self, batch: int) -> LIState:
         """Return the state at rest: v = 0."""

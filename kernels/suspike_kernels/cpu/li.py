@@ -62,9 +62,7 @@ def li_forward(
 ) -> FloatArray:
     """Run a readout: see `reference.li_forward`."""
     out = np.empty((events.n_steps, *v.shape), dense.weight.dtype)
-    over_samples(
-        lambda low, high: _forward(events, dense, beta, v, low, high, out), events.n_samples, n_threads
-    )
+    over_samples(lambda low, high: _forward(events, dense, beta, v, low, high, out), events.n_samples, n_threads)
     return out
 
 

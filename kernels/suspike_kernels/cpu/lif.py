@@ -1,7 +1,7 @@
-"""A fully connected LIF layer on the CPU: one sample at a time, its state in the nearest cache, weight rows from the next.
+"""A fully connected LIF layer on the CPU: one sample at a time, state in the nearest cache, weight rows from the next.
 
-Same signatures and meaning as `suspike_kernels.reference`. Memory grows with spikes and active places, and per thread with
-T x N; the forward pass is replayed in the backward pass where a gradient needs states that nobody kept.
+Same signatures and meaning as `suspike_kernels.reference`. Memory grows with spikes and active places, and per thread
+with T x N; the forward pass is replayed in the backward pass where a gradient needs states that nobody kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,17 @@ def _update(v: Any, cur: Any, lif: Any, gate: Any, t: int) -> None:
 
 @kernel()
 def _forward(
-    events: Any, dense: Any, lif: Any, gate: Any, v: Any, spk: Any, width: Any, low: int, high: int, n_spk: Any, n_act: Any
+    events: Any,
+    dense: Any,
+    lif: Any,
+    gate: Any,
+    v: Any,
+    spk: Any,
+    width: Any,
+    low: int,
+    high: int,
+    n_spk: Any,
+    n_act: Any,
 ) -> Any:
     """Run samples low .. high - 1; `v`, `spk` [B, N] hold the state, `n_spk`, `n_act` [B, T] take the counts."""
     n_steps, n = n_spk.shape[1], dense.bias.shape[0]
@@ -130,7 +140,17 @@ def _replay(
 
 @kernel(reassociate=True)
 def _backward(
-    g: Any, run: Any, events: Any, sources: Any, dense: Any, lif: Any, gate: Any, start: Any, low: int, high: int, replay: bool
+    g: Any,
+    run: Any,
+    events: Any,
+    sources: Any,
+    dense: Any,
+    lif: Any,
+    gate: Any,
+    start: Any,
+    low: int,
+    high: int,
+    replay: bool,
 ) -> Any:
     """Add the gradients of samples low .. high - 1 to `start`'s arrays (a LIFGrads); `g` is (value, v, spk)."""
     g_value, g_v, g_spk = g
@@ -143,7 +163,9 @@ def _backward(
     dv, through = np.empty(n, dtype), np.zeros(n, dtype)
     longest = 0
     for b in range(low, high):
-        longest = max(longest, events.ptr[b, n_steps] - events.ptr[b, 0], run.spikes.ptr[b, n_steps] - run.spikes.ptr[b, 0])
+        longest = max(
+            longest, events.ptr[b, n_steps] - events.ptr[b, 0], run.spikes.ptr[b, n_steps] - run.spikes.ptr[b, 0]
+        )
     steps = np.empty(longest + 1, np.int32)
     at = np.empty(max(dense.weight.shape[0], n) + 1, np.int64)
     for b in range(low, high):

@@ -1,0 +1,190 @@
+"""Train a classifier with Lightning: progress, checkpoints that resume, a history. Any torch loop does as well."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from suspike._validate import fail, import_extra, message
+from suspike.nn import Dense, RhythmGate
+from suspike.spikes import Spikes
+
+Loader = DataLoader[tuple[Spikes, Tensor]]
+Epoch = dict[str, float]
+"""epoch, train_loss, held_out_loss, held_out_accuracy, open_fraction (1 without a gate)."""
+
+
+class Evaluation(NamedTuple):
+    """Labels and predicted classes, int64 [B], and the mean loss."""
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions, 0 to 1."""
+        return float((self.labels == self.predictions).mean())
+
+
+def scores(out: Tensor) -> Tensor:
+    """Return the class scores [B, N] of a readout's membrane [T, B, N]: its mean over time."""
+    return out.mean(0)
+
+
+def evaluate(net: nn.Module, data: Loader) -> Evaluation:
+    """Classify all of `data` without gradients."""
+    labels, found, loss = [], [], 0.0
+    with torch.no_grad():
+        for spikes, label in data:
+            score = scores(net(spikes)[0])
+            loss += float(functional.cross_entropy(score, label, reduction="sum"))
+            labels.append(label.numpy())
+            found.append(score.argmax(1).numpy())
+    all_labels = np.concatenate(labels) if labels else np.zeros(0, np.int64)
+    if not len(all_labels):
+        fail("data", "of at least one recording", "none")
+    return Evaluation(all_labels, np.concatenate(found), loss / len(all_labels))
+
+
+def open_fraction(net: nn.Module, n_steps: int) -> float:
+    """Return the share of neuron-steps with an open gate, over the first `n_steps` and all neurons that fire."""
+    shares, sizes = [], []
+    for layer in net.modules():
+        if isinstance(layer, Dense) and hasattr(layer.neuron, "gate"):
+            gate = layer.neuron.gate
+            with torch.no_grad():
+                shares.append(float(gate(n_steps).open.mean()) if isinstance(gate, RhythmGate) else 1.0)
+            sizes.append(layer.n_out)
+    return float(np.average(shares, weights=sizes)) if shares else 1.0
+
+
+def fit(
+    net: nn.Module,
+    data: Loader,
+    held_out: Loader,
+    *,
+    epochs: int,
+    folder: str | os.PathLike[str],
+    lr: float = 2e-3,
+    weight_decay: float = 0.0,
+    progress: bool = True,
+) -> list[Epoch]:
+    """Train `net` to classify recordings, by cross-entropy on the readout's mean, and return its history.
+
+    AdamW with a cosine schedule. After each epoch the whole training state goes to ``folder/last.ckpt``; a call with
+    the same folder goes on from there, as if it had never stopped. The trained weights end in ``folder/weights.pt``, a
+    state_dict. `held_out` is only looked at, never chosen by.
+
+    Parameters
+    ----------
+    net : module
+        Spikes [T, B, n_in] in, (membrane [T, B, classes], state) out; trained in place.
+    data, held_out : DataLoader of (Spikes, labels)
+        See `loader.batches`.
+    epochs : int
+    folder : path
+        Made where missing.
+    lr, weight_decay : float
+        Of AdamW; gates are not decayed.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Epoch
+
+    Raises
+    ------
+    ImportError
+        Without Lightning (the `train` extra).
+    ValueError
+        If the folder holds the checkpoint of another network.
+    """
+    lightning = import_extra("lightning", extra="train")
+    callbacks = import_extra("lightning.pytorch.callbacks", extra="train")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    class Learner(lightning.LightningModule):  # type: ignore[misc, name-defined]  # Lightning is imported on use
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+            self.history: list[Epoch] = []
+            self.losses: list[Tensor] = []
+
+        def training_step(self, batch: tuple[Spikes, Tensor], _: int) -> Tensor:
+            spikes, labels = batch
+            loss = functional.cross_entropy(scores(net(spikes)[0]), labels)
+            self.losses.append(loss.detach() * len(labels))
+            return loss
+
+        def on_train_epoch_end(self) -> None:
+            seen = evaluate(net, held_out)
+            n_steps = next(iter(held_out))[0].shape[0]
+            epoch: Epoch = {
+                "epoch": self.current_epoch,
+                "train_loss": float(torch.stack(self.losses).sum()) / len(data.dataset),  # type: ignore[arg-type]
+                "held_out_loss": seen.loss,
+                "held_out_accuracy": seen.accuracy,
+                "open_fraction": open_fraction(net, n_steps),
+            }
+            self.losses.clear()
+            self.history.append(epoch)
+            shown = {"loss": "train_loss", "held out": "held_out_accuracy", "open": "open_fraction"}
+            self.log_dict({short: epoch[name] for short, name in shown.items()}, prog_bar=True)
+
+        def configure_optimizers(self) -> Any:
+            gates = {id(p) for m in net.modules() if isinstance(m, RhythmGate) for p in m.parameters()}
+            params = [p for p in net.parameters() if p.requires_grad]
+            groups = [
+                {"params": [p for p in params if id(p) not in gates], "weight_decay": weight_decay},
+                {"params": [p for p in params if id(p) in gates], "weight_decay": 0.0},
+            ]
+            optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(data))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            checkpoint["suspike_history"] = self.history
+
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            self.history = checkpoint["suspike_history"]
+
+    learner = Learner()
+    last = folder / "last.ckpt"
+    keep = callbacks.ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, enable_version_counter=False)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,  # the history is returned, and kept in the checkpoint
+        callbacks=[keep],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        # a batch is one gather from memory: workers would only copy it
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)  # within Lightning
+        try:
+            trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        except (RuntimeError, KeyError) as error:
+            if not last.exists() or "state_dict" not in str(error):
+                raise
+            raise ValueError(
+                message("folder", "free, or hold a checkpoint of this network", f"another one's in {last}", str(error))
+            ) from error
+    partial = folder / "weights.pt.tmp"
+    torch.save(net.state_dict(), partial)
+    partial.replace(folder / "weights.pt")
+    return learner.history
