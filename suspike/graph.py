@@ -1,4 +1,4 @@
-"""Graph: a trained network as frozen dataclasses of numpy arrays, which is simulated, priced and exported without torch."""
+"""Graph: a trained network as frozen dataclasses of numpy arrays, simulated, priced and exported without torch."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ class LIF:
         _require_beta("LIF.beta", self.beta)
         require_shape("LIF.threshold", self.threshold, self.beta.shape)
         require_finite("LIF.threshold", self.threshold)
+        if (self.threshold <= 0).any():
+            fail("LIF.threshold", "above 0", f"{self.threshold.min()}")
         if self.reset not in RESETS:
             fail("reset", f"one of {', '.join(RESETS)}", repr(self.reset))
         if self.gate is not None:
@@ -119,11 +121,13 @@ class Layer:
                 fail(f"recurrent of {where}", "absent on a readout, which never fires", "an array")
             require_shape(f"recurrent of {where}", self.recurrent, (n, n))
             arrays["recurrent"] = self.recurrent
+        if isinstance(self.neuron, LIF):
+            arrays["threshold"] = self.neuron.threshold
         for name, array in arrays.items():
             require_finite(f"{name} of {where}", array)
         dtypes = {str(a.dtype) for a in arrays.values()}
-        if len(dtypes) > 1:
-            fail(f"arrays of {where}", "of one float type", ", ".join(sorted(dtypes)))
+        if dtypes not in ({"float32"}, {"float64"}):
+            fail(f"arrays of {where}", "all float32 or all float64", ", ".join(sorted(dtypes)))
 
     @property
     def n_in(self) -> int:

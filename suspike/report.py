@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from suspike._files import PathLike, sibling, write_new
 from suspike._validate import fail
-from suspike.export._files import PathLike, sibling, write_new
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from suspike._files import write_atomic
 from suspike._validate import fail, import_extra, message
 from suspike.nn import Dense, RhythmGate
 from suspike.spikes import Spikes
@@ -141,8 +143,7 @@ def fit(
             }
             self.losses.clear()
             self.history.append(epoch)
-            shown = {"loss": "train_loss", "held out": "held_out_accuracy", "open": "open_fraction"}
-            self.log_dict({short: epoch[name] for short, name in shown.items()}, prog_bar=True)
+            self.log("accuracy", seen.accuracy, prog_bar=True)
 
         def configure_optimizers(self) -> Any:
             gates = {id(p) for m in net.modules() if isinstance(m, RhythmGate) for p in m.parameters()}
@@ -184,7 +185,7 @@ def fit(
             raise ValueError(
                 message("folder", "free, or hold a checkpoint of this network", f"another one's in {last}", str(error))
             ) from error
-    partial = folder / "weights.pt.tmp"
-    torch.save(net.state_dict(), partial)
-    partial.replace(folder / "weights.pt")
+    weights = io.BytesIO()
+    torch.save(net.state_dict(), weights)
+    write_atomic(folder / "weights.pt", weights.getvalue())
     return learner.history

@@ -89,10 +89,10 @@ def energy_caption(rows: Sequence[EnergyRow]) -> str:
 
 
 def energy_table(networks: Mapping[str, Sequence[Counts]], cards: Sequence[Card]) -> Table:
-    """Lay out `energy_rows` as a table with `energy_caption` below it.
+    """Lay out `energy_rows` as a table with `energy_caption` below it, narrow enough for a terminal of 80 columns.
 
-    A row is a card; for each network and scenario there is the energy of a sample and, from the second network on, its
-    ratio to the first.
+    A card has a row for each scenario; a network a column, with its ratio to the first one; a first column holds what a
+    dense network of the first one's shape would take.
 
     Parameters
     ----------
@@ -111,21 +111,20 @@ def energy_table(networks: Mapping[str, Sequence[Counts]], cards: Sequence[Card]
     first = next(iter(networks))
     # Text, since rich would read a title such as "gated [red]" as markup.
     table = Table(title="Energy of a sample", caption=Text(energy_caption(rows)), caption_justify="left")
-    table.add_column("card")
-    table.add_column("kind")
-    table.add_column(Text(f"{first}\ndense"), justify="right")
-    for network in networks:
-        for scenario in SCENARIOS:
-            table.add_column(Text(f"{network}\n{_words(scenario)}"), justify="right")
-    table.add_column("not priced")
+    # Titles are folded by hand and nothing else is, so that the figures stay whole in 80 columns.
+    for title in ("card", "chip"):
+        table.add_column(title, no_wrap=True)
+    for title in (f"{first}, dense", *networks):
+        table.add_column(Text(title.replace(" ", "\n")), justify="right", no_wrap=True)
     for row in rows:
         dense = row["dense_pj"][first]
-        cells = [row["card"], row["kind"], "-" if dense is None else format_energy(dense)]
-        for network, energies in row["energy_pj"].items():
-            for scenario, energy_pj in energies.items():
+        for scenario in SCENARIOS:
+            cells = [row["card"], _words(scenario), "-" if dense is None else format_energy(dense)]
+            for network in networks:
                 ratio = row["ratio"].get(network, {}).get(scenario)
-                cells.append(format_energy(energy_pj) + ("" if ratio is None else f" x{ratio:.2f}"))
-        table.add_row(*map(Text, cells), Text(", ".join(row["unpriced"]) or "-"))
+                energy = format_energy(row["energy_pj"][network][scenario])
+                cells.append(energy + ("" if ratio is None else f" x{ratio:.2f}"))
+            table.add_row(*map(Text, cells), end_section=scenario == list(SCENARIOS)[-1])
     return table
 
 
