@@ -44,6 +44,22 @@ def write_atomic(path: PathLike, data: bytes) -> None:
             temporary.unlink()
 
 
+def make_folder(path: PathLike, name: str) -> Path:
+    """Return the folder at `path`, made where there is none; `name` is the argument it came as.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        rule = f"a folder that can be made ({error.strerror})"
+        raise OSError(message(name, rule, str(path), "Choose another place.")) from None
+    return Path(path)
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that is not there yet, down to the disk."""
     with open(path, "xb") as file:

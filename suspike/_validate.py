@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -43,10 +44,23 @@ def import_extra(module: str, *, extra: str) -> ModuleType:
     ImportError
         Naming the package and the extra to install.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
-            raise  # the package is there, but something it needs is not
-        cure = f"Run: pip install 'suspike[{extra}]'"
-        raise ImportError(message(module, "installed", "no such package", cure), name=error.name) from None
+    require_extras({module.partition(".")[0]: extra})
+    return importlib.import_module(module)
+
+
+def require_extras(packages: Mapping[str, str]) -> None:
+    """Say which extra brings the first of `packages` (package: extra) that is missing; it imports none of them.
+
+    Raises
+    ------
+    ImportError
+        Naming the package and the extra to install.
+    """
+    for package, extra in packages.items():
+        try:
+            found = importlib.util.find_spec(package) is not None
+        except ValueError:  # in sys.modules without a spec: how an import is blocked
+            found = False
+        if not found:
+            cure = f"Run: pip install 'suspike[{extra}]'"
+            raise ImportError(message(package, "installed", "no such package", cure), name=package)

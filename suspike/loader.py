@@ -15,6 +15,9 @@ from suspike._validate import fail
 from suspike.spikes import Spikes
 from suspike_kernels.layout import Events, check_events
 
+Loader = DataLoader[tuple[Spikes, Tensor]]
+"""Batches of (Spikes of [T, batch, n_units], labels int64 [batch])."""
+
 
 class Recordings(NamedTuple):
     """Labelled recordings in time steps: `events` [B, T] and `labels`, int64 [B]."""
@@ -70,7 +73,7 @@ def batches(
     shuffle: bool = False,
     seed: int = 0,
     augment: Callable[[Events, np.random.Generator], Events] | None = None,
-) -> DataLoader[tuple[Spikes, Tensor]]:
+) -> Loader:
     """Return a DataLoader of (Spikes of [T, batch, n_units], labels int64 [batch]).
 
     Parameters

@@ -6,21 +6,19 @@ import io
 import logging
 import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
-from suspike._files import write_atomic
+from suspike._files import make_folder, write_atomic
 from suspike._validate import fail, import_extra, message
+from suspike.loader import Loader
 from suspike.nn import Dense, RhythmGate
 from suspike.spikes import Spikes
 
-Loader = DataLoader[tuple[Spikes, Tensor]]
 Epoch = dict[str, float]
 """epoch, train_loss, held_out_loss, held_out_accuracy, open_fraction (1 without a gate)."""
 
@@ -115,8 +113,7 @@ def fit(
     lightning = import_extra("lightning", extra="train")
     callbacks = import_extra("lightning.pytorch.callbacks", extra="train")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder, "folder")
 
     class Learner(lightning.LightningModule):  # type: ignore[misc, name-defined]  # Lightning is imported on use
         def __init__(self) -> None:

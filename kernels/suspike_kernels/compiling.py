@@ -42,11 +42,12 @@ def kernel(*, reassociate: bool = False) -> Callable[[F], F]:
     flags: Any = {"reassoc", "contract", "nsz", "arcp"} if reassociate else False
 
     def compile_(function: F) -> F:
-        folder, config.CACHE_DIR = config.CACHE_DIR, str(_cache_folder())
+        cached, folder = _can_cache(), config.CACHE_DIR
+        config.CACHE_DIR = str(_cache_folder()) if cached else folder
         try:
             # error_model="numpy": no branch on division by zero inside a loop that should vectorise
             options = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": flags}
-            compiled: F = numba.njit(cache=_can_cache(), **options)(function)
+            compiled: F = numba.njit(cache=cached, **options)(function)
             return compiled
         finally:
             config.CACHE_DIR = folder
@@ -69,12 +70,14 @@ def _can_cache() -> bool:
     """Say whether the cache folder can be written; without one, kernels compile anew in each process."""
     global _cacheable
     if _cacheable is None:
-        folder = _cache_folder()
+        folder = None
         try:
+            folder = _cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                _cacheable = True
-        except OSError as error:
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(2**20))  # a compiled kernel's size: numba raises when its own write finds no room
+            _cacheable = True
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
             log.warning("Kernels will be compiled in every process: no cache at %s (%s).", folder, error)
             _cacheable = False
     return _cacheable

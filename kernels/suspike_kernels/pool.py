@@ -14,7 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and size: a forked child inherits no threads
+_pools: dict[int, ThreadPoolExecutor] = {}  # by process: a forked child inherits no threads
 
 
 def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int) -> list[T]:
@@ -28,5 +28,7 @@ def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int) 
     ranges = list(pairwise(cuts))
     if n_threads == 1:
         return [work(low, high) for low, high in ranges]
-    pool = _pools.setdefault((os.getpid(), n_threads), ThreadPoolExecutor(n_threads, thread_name_prefix="suspike"))
+    pool = _pools.get(os.getpid())
+    if pool is None:  # a thread starts when none is idle, so a pool has no more than were ever wanted at once
+        pool = _pools.setdefault(os.getpid(), ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="suspike"))
     return list(pool.map(lambda r: work(*r), ranges))
