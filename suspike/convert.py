@@ -56,7 +56,8 @@ def to_graph(net: layers.Stack, *, dt_ms: float, max_count: int = 1) -> tuple[Gr
     rounded = [_round(layer, max_count if i == 0 else 1) for i, layer in enumerate(exact.layers)]
     for _, rounding in rounded:
         log.info("Layer %s: weights on the grid 2^-%d, moved by at most %.2g.", *rounding)
-    return Graph(tuple(layer for layer, _ in rounded), dt_ms), tuple(rounding for _, rounding in rounded)
+    graph = Graph(tuple(layer for layer, _ in rounded), dt_ms, max_count)
+    return graph, tuple(rounding for _, rounding in rounded)
 
 
 def keep_floats(net: layers.Stack, *, dt_ms: float) -> Graph:
@@ -65,8 +66,12 @@ def keep_floats(net: layers.Stack, *, dt_ms: float) -> Graph:
 
 
 def to_nn(graph: Graph) -> layers.Stack:
-    """Make torch modules of a Graph, with the same weights and leaks bit for bit."""
-    return layers.Stack(*(_module(layer) for layer in graph.layers))
+    """Make torch modules of a Graph, with the same numbers bit for bit.
+
+    What a Graph does not hold is as by default: surrogate and gate widths, and leaks, thresholds and periods are fixed.
+    """
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
+        return layers.Stack(*(_module(layer) for layer in graph.layers))
 
 
 def _layer(name: str, module: torch.nn.Module) -> Layer:
@@ -85,7 +90,7 @@ def _layer(name: str, module: torch.nn.Module) -> Layer:
 
 
 def _rhythm(gate: gates.RhythmGate) -> Rhythm:
-    parts = (gate.bias, gate.amplitude, gate.phase, gate.omega)
+    parts = (gate.bias, gate.amplitude, gate.phase, gate.period)
     return Rhythm(*(_array(p).astype(np.float64) for p in parts))
 
 
@@ -138,8 +143,8 @@ def _module(layer: Layer) -> layers.Dense:
 
 
 def _gate(rhythm: Rhythm) -> gates.RhythmGate:
-    gate = gates.RhythmGate(len(rhythm.bias), open=0.5, periods=[3.0] * len(rhythm.omega))
-    gate.fixed_omega = torch.from_numpy(rhythm.omega.copy())
+    gate = gates.RhythmGate(len(rhythm.bias), open=0.5, periods=[3.0] * len(rhythm.period))
+    gate.fixed_period = torch.from_numpy(rhythm.period.copy())
     for name in ("bias", "amplitude", "phase"):
         setattr(gate, name, torch.nn.Parameter(torch.from_numpy(getattr(rhythm, name).copy())))
     return gate

@@ -19,31 +19,34 @@ Float64 = NDArray[np.float64]
 class Rhythm:
     r"""A gate that is a function of time alone, open where :math:`a_{t,i} > 0`.
 
-    .. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(\omega_k t + \varphi_{i,k})
+    .. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(2\pi t/P_k + \varphi_{i,k})
 
     Parameters
     ----------
     bias : float64 [N]
     amplitude, phase : float64 [N, K]
         Phase in rad.
-    omega : float64 [K]
-        Rad a step.
+    period : float64 [K]
+        P in steps, above 0; at least one.
     """
 
     bias: Float64
     amplitude: Float64
     phase: Float64
-    omega: Float64
+    period: Float64
 
     def __post_init__(self) -> None:
-        n, k = len(self.bias), len(self.omega)
-        for name, shape in (("bias", (n,)), ("amplitude", (n, k)), ("phase", (n, k)), ("omega", (k,))):
+        n, k = len(self.bias), len(self.period)
+        for name, shape in (("bias", (n,)), ("amplitude", (n, k)), ("phase", (n, k)), ("period", (k,))):
             require_shape(f"Rhythm.{name}", getattr(self, name), shape)
             require_finite(f"Rhythm.{name}", getattr(self, name))
+        if not k or (self.period <= 0).any():
+            fail("Rhythm.period", "one or more, above 0", str(self.period))
 
     def table(self, n_steps: int, *, start: int = 0) -> NDArray[np.uint8]:
         """Return the open steps: uint8 [T, N]."""
-        a = rhythm(self.bias, self.amplitude, self.phase, self.omega, start=start, n_steps=n_steps)
+        omega = 2 * np.pi / self.period
+        a = rhythm(self.bias, self.amplitude, self.phase, omega, start=start, n_steps=n_steps)
         return (a > 0).astype(np.uint8)
 
 
@@ -150,16 +153,22 @@ class Graph:
         In order; a readout (LI) may only be last.
     dt_ms : float
         Length of a step in ms.
+    max_count : int
+        The largest number of events of one input unit in one step for which every sum is exact, whatever its order;
+        0 where nothing of the kind is known. `convert.to_graph` rounds weights so.
     """
 
     layers: tuple[Layer, ...]
     dt_ms: float
+    max_count: int = 0
 
     def __post_init__(self) -> None:
         if not self.layers:
             fail("layers", "at least one layer", "none")
         if not (np.isfinite(self.dt_ms) and self.dt_ms > 0):
             fail("dt_ms", "above 0", repr(self.dt_ms))
+        if self.max_count < 0:
+            fail("max_count", "0 or more", repr(self.max_count))
         names = [layer.name for layer in self.layers]
         if len(set(names)) < len(names):
             fail("layers", "of different names", ", ".join(names))

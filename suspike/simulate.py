@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from suspike.graph import LI, Graph, Layer
 from suspike_kernels import reference
 from suspike_kernels.counting import Counts, count_layer
 from suspike_kernels.cpu import li, lif
+from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import (
     RESETS,
     DenseArrays,
@@ -21,6 +23,8 @@ from suspike_kernels.layout import (
     LIFArrays,
     check_events,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
@@ -66,6 +70,12 @@ def simulate(graph: Graph, events: Events, *, target: str = "cpu", n_threads: in
     if n_threads < 1:
         fail("n_threads", "at least 1", repr(n_threads))
     now, output = check_events(events), None
+    if graph.max_count and (found := largest_count(events.ptr, events.idx, events.n_units)) > graph.max_count:
+        log.warning(
+            "`events` have %d events of one unit in one step, the graph's sums are exact up to %d: spikes at the "
+            "threshold may depend on the order of sums. Convert with max_count=%d.",
+            found, graph.max_count, found,
+        )  # fmt: skip
     spikes: list[Events] = []
     counts: list[Counts] = []
     for layer in graph.layers:

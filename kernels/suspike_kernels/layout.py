@@ -73,8 +73,17 @@ class Events(NamedTuple):
         return out.reshape(self.n_steps, self.n_samples, self.n_units).astype(dtype)
 
     def take(self, samples: Sequence[int] | IntArray) -> Events:
-        """Return the events of the samples named by index, in that order, as a copy."""
-        rows = self.ptr[np.asarray(samples, dtype=np.int64)]
+        """Return the events of the samples named by index, in that order, as a copy.
+
+        Raises
+        ------
+        TypeError
+            If `samples` are no whole numbers; a mask would pass for a list of zeros and ones.
+        """
+        index = np.asarray(samples)
+        if len(index) and index.dtype.kind not in "iu":
+            raise TypeError(f"`samples` must be whole numbers, got {index.dtype}. A mask: pass np.flatnonzero(mask).")
+        rows = self.ptr[index.astype(np.int64)]
         idx = np.concatenate([self.idx[r[0] : r[-1]] for r in rows]) if len(rows) else self.idx[:0]
         return Events(offsets(np.diff(rows, axis=1)), idx, self.n_units)
 

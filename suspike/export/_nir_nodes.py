@@ -25,7 +25,7 @@ def gated_nodes() -> GatedNodes:
     class SuspikeSelectiveIF(base):  # type: ignore[misc]
         r"""An integrate-and-fire neuron that updates only where its rhythm opens it.
 
-        .. math:: a_t = b + \sum_k \alpha_k \sin(\omega_k t + \varphi_k), \qquad t = 0, 1, 2, \ldots \text{ steps}
+        .. math:: a_t = b + \sum_k \alpha_k \sin(2\pi t/P_k + \varphi_k), \qquad t = 0, 1, 2, \ldots \text{ steps}
 
         .. math::
             \text{where } a_t > 0: \quad v \leftarrow v + dt\,R\,I_t, \quad z = [v > v_{thr}],
@@ -40,8 +40,8 @@ def gated_nodes() -> GatedNodes:
         gate_bias : [N]
         gate_amplitude, gate_phase : [N, K]
             Phase in rad.
-        gate_omega : [K]
-            Rad a step; the graph's metadata holds the step.
+        gate_period : [K]
+            In steps; the graph's metadata holds the step's length.
         """
 
         r: Any
@@ -50,7 +50,7 @@ def gated_nodes() -> GatedNodes:
         gate_bias: Any
         gate_amplitude: Any
         gate_phase: Any
-        gate_omega: Any
+        gate_period: Any
 
         def __post_init__(self) -> None:
             _check(self, ("r", "v_threshold", "v_reset"))
@@ -59,7 +59,7 @@ def gated_nodes() -> GatedNodes:
     class SuspikeSelectiveLIF(base):  # type: ignore[misc]
         r"""A leaky integrate-and-fire neuron that updates only where its rhythm opens it.
 
-        .. math:: a_t = b + \sum_k \alpha_k \sin(\omega_k t + \varphi_k), \qquad t = 0, 1, 2, \ldots \text{ steps}
+        .. math:: a_t = b + \sum_k \alpha_k \sin(2\pi t/P_k + \varphi_k), \qquad t = 0, 1, 2, \ldots \text{ steps}
 
         .. math::
             \text{where } a_t > 0: \quad v \leftarrow v + \frac{dt}{\tau}(v_{leak} - v + R\,I_t),
@@ -71,7 +71,7 @@ def gated_nodes() -> GatedNodes:
         ----------
         tau, r, v_leak, v_threshold, v_reset : [N]
             As in nir.LIF; `tau` in s.
-        gate_bias, gate_amplitude, gate_phase, gate_omega
+        gate_bias, gate_amplitude, gate_phase, gate_period
             As in SuspikeSelectiveIF.
         """
 
@@ -83,7 +83,7 @@ def gated_nodes() -> GatedNodes:
         gate_bias: Any
         gate_amplitude: Any
         gate_phase: Any
-        gate_omega: Any
+        gate_period: Any
 
         def __post_init__(self) -> None:
             _check(self, ("tau", "r", "v_leak", "v_threshold", "v_reset"))
@@ -93,9 +93,9 @@ def gated_nodes() -> GatedNodes:
 
 def _check(node: Any, per_neuron: tuple[str, ...]) -> None:
     """Check a node's shapes and say its input and output shape, as NIR asks of a node."""
-    n, k = node.gate_bias.shape[0], node.gate_omega.shape[0]
+    n, k = node.gate_bias.shape[0], node.gate_period.shape[0]
     shapes: dict[str, tuple[int, ...]] = {name: (n,) for name in per_neuron}
-    shapes |= {"gate_bias": (n,), "gate_amplitude": (n, k), "gate_phase": (n, k), "gate_omega": (k,)}
+    shapes |= {"gate_bias": (n,), "gate_amplitude": (n, k), "gate_phase": (n, k), "gate_period": (k,)}
     for name, shape in shapes.items():
         require_shape(f"{type(node).__name__}.{name}", getattr(node, name), shape)
     node.input_type, node.output_type = {"input": node.gate_bias.shape}, {"output": node.gate_bias.shape}

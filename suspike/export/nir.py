@@ -25,7 +25,7 @@ from suspike.export._trains import require_dt, require_names
 from suspike.graph import LI, LIF, Graph, Layer, Rhythm
 
 FORMAT = 1
-_GATE = ("bias", "amplitude", "phase", "omega")
+_GATE = ("bias", "amplitude", "phase", "period")
 
 
 def write_nir(path: PathLike, graph: Graph) -> None:
@@ -93,7 +93,10 @@ def to_nir(graph: Graph) -> Any:
     nodes["output"] = nir.Output(np.array([graph.layers[-1].n_units]))
     # Nodes come back in alphabetical order: the list keeps the layers' own.
     layers = [{"name": layer.name, "dtype": layer.weight.dtype.str} for layer in graph.layers]
-    metadata = {"suspike_format": FORMAT, "suspike_dt_ms": float(graph.dt_ms), "suspike_layers": json.dumps(layers)}
+    metadata = {
+        "suspike_format": FORMAT, "suspike_dt_ms": float(graph.dt_ms), "suspike_max_count": graph.max_count,
+        "suspike_layers": json.dumps(layers),
+    }  # fmt: skip
     return nir.NIRGraph(nodes=nodes, edges=[*edges, (before, "output")], metadata=metadata)
 
 
@@ -183,7 +186,7 @@ def _graph(network: Any) -> Graph:
                 recurrent=None if recurrent is None else np.ascontiguousarray(recurrent.weight.T),
             )
         )
-    graph = Graph(tuple(layers), dt_ms)
+    graph = Graph(tuple(layers), dt_ms, int(meta["suspike_max_count"]))
     # Whatever else the file says (an edge, a node, r, v_leak) has to be what writing this graph says.
     again = to_nir(graph)
     if set(again.nodes) != set(nodes) or sorted(again.edges) != sorted(map(tuple, network.edges)):
@@ -222,6 +225,7 @@ def _difference(one: Graph, other: Graph) -> str:
 def _parts(graph: Graph) -> dict[str, Any]:
     """Return every part of a graph as something that compares by its bits."""
     parts: dict[str, Any] = {"dt_ms": graph.dt_ms, "layers": tuple(layer.name for layer in graph.layers)}
+    parts["max_count"] = graph.max_count
     for layer in graph.layers:
         neuron = layer.neuron
         arrays = {"weight": layer.weight, "bias": layer.bias, "recurrent": layer.recurrent, "beta": neuron.beta}

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -23,7 +22,7 @@ class GateTable(NamedTuple):
     ----------
     open : Tensor [T, N]
         1 where the neuron updates, else 0; carries the straight-through gradient.
-    near : bool Tensor [T, N]
+    near : bool Tensor [T, N], on the CPU
         Where that gradient is not 0; all False when none is wanted.
     """
 
@@ -34,7 +33,7 @@ class GateTable(NamedTuple):
 class RhythmGate(nn.Module):
     r"""The paper's gate: each neuron updates in its own learned rhythm, a function of time alone.
 
-    .. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(\omega_k t + \varphi_{i,k}),\qquad g_{t,i} = [a_{t,i} > 0]
+    .. math:: a_{t,i} = b_i + \sum_k \alpha_{i,k} \sin(2\pi t/P_k + \varphi_{i,k}),\qquad g_{t,i} = [a_{t,i} > 0]
 
     Its gradient is straight-through with compact support: :math:`\partial g/\partial a := \max(0, w - |a|)/w^2` with
     :math:`w` = `gate_width` times the root mean square of the neuron's swing. t counts from the state's start.
@@ -47,9 +46,9 @@ class RhythmGate(nn.Module):
         Share of steps at which a neuron is open to begin with, above 0 and below 1: b starts at minus the (1 - open)
         quantile of the neuron's own table.
     periods : sequence of float [K]
-        Periods of the layer's sines in steps, each above 2.
+        Periods P of the layer's sines in steps, each above 2.
     n_steps : int
-        Length of that table in steps: about a recording's.
+        Length of that table in steps, at least 2: about a recording's.
     gate_width : float
         Half the support of the gradient, in units of the neuron's swing.
     learn_periods : bool
@@ -65,7 +64,7 @@ class RhythmGate(nn.Module):
         n_units: int,
         *,
         open: float,
-        periods: Sequence[float] = (2.5, 5.0, 12.0, 30.0),
+        periods: Sequence[float] = (2.53, 5.47, 12.1, 29.3),  # no small common multiple: no pattern comes again soon
         n_steps: int = 1000,
         gate_width: float = 0.25,
         learn_periods: bool = False,
@@ -77,38 +76,43 @@ class RhythmGate(nn.Module):
             fail("periods", "above 2 steps each", repr(tuple(periods)))
         if not gate_width > 0:
             fail("gate_width", "above 0", repr(gate_width))
+        if n_steps < 2:
+            fail("n_steps", "at least 2", repr(n_steps))
         self.n_units, self.gate_width, self.learn_periods = n_units, gate_width, learn_periods
-        period = torch.tensor(periods, dtype=torch.float64)
+        period = torch.tensor(periods, dtype=torch.get_default_dtype())
         if learn_periods:
-            self.log_period = nn.Parameter(torch.log(period - 2).to(torch.get_default_dtype()))
+            self.log_period = nn.Parameter(torch.log(period - 2))
         else:
-            self.register_buffer("fixed_omega", 2 * math.pi / period)
+            self.register_buffer("fixed_period", period)
         self.amplitude = nn.Parameter(torch.randn(n_units, len(periods)) / math.sqrt(len(periods)))
         self.phase = nn.Parameter(torch.rand(n_units, len(periods)) * 2 * math.pi)
         self.bias = nn.Parameter(torch.zeros(n_units))
         with torch.no_grad():
-            swing = self.rhythm(n_steps)
-            self.bias.copy_(-torch.quantile(swing, 1 - open, dim=0))
+            swing = self.rhythm(n_steps).sort(dim=0).values
+            n_closed = min(max(round((1 - open) * n_steps), 1), n_steps - 1)
+            # midway between two values, so that rounding b opens or shuts no step
+            self.bias.copy_(-(swing[n_closed - 1] + swing[n_closed]) / 2)
 
     @property
-    def omega(self) -> Tensor:
-        """Angular frequencies [K] in rad a step, float64."""
+    def period(self) -> Tensor:
+        """Periods [K] in steps, float64, on the CPU."""
         if self.learn_periods:
-            return 2 * math.pi / (2 + torch.exp(self.log_period.double()))
-        return self.get_buffer("fixed_omega").double()
+            return 2 + torch.exp(self.log_period.cpu().double())
+        return self.get_buffer("fixed_period").cpu().double()
 
     def rhythm(self, n_steps: int, *, start: int = 0) -> Tensor:
-        """Return a [T, N], float64, for the steps `start` to ``start + n_steps - 1``; differentiable."""
-        a: Tensor = _Rhythm.apply(self.bias, self.amplitude, self.phase, self.omega, start, n_steps)  # type: ignore[no-untyped-call]
+        """Return a [T, N], float64, on the CPU, for the steps `start` to ``start + n_steps - 1``; differentiable."""
+        parts = (p.cpu().double() for p in (self.bias, self.amplitude, self.phase))
+        a: Tensor = _Rhythm.apply(*parts, 2 * math.pi / self.period, start, n_steps)  # type: ignore[no-untyped-call]
         return a
 
     def forward(self, n_steps: int, *, start: int = 0) -> GateTable:
         """Return the gate at the steps `start` to ``start + n_steps - 1``."""
         a = self.rhythm(n_steps, start=start)
-        width = self.gate_width * torch.from_numpy(spread(self.amplitude.detach().double().cpu().numpy())).to(a.device)
+        width = self.gate_width * torch.from_numpy(spread(self.amplitude.detach().cpu().double().numpy()))
         table: Tensor = TriangleStep.apply(a, width)  # type: ignore[no-untyped-call]
         near = (a.detach().abs() < width) if a.requires_grad else torch.zeros_like(a, dtype=torch.bool)
-        return GateTable(table.to(self.bias.dtype), near)
+        return GateTable(table.to(self.bias.device, self.bias.dtype), near)
 
     def extra_repr(self) -> str:
         """Show the size and the frequencies."""
@@ -116,7 +120,7 @@ class RhythmGate(nn.Module):
 
 
 class _Rhythm(torch.autograd.Function):
-    """`suspike_kernels.rhythm` as a torch function: one evaluation of the bits, on any device."""
+    """`suspike_kernels.rhythm` as a torch function of float64 tensors on the CPU: one evaluation of the bits."""
 
     @staticmethod
     def forward(
@@ -124,17 +128,12 @@ class _Rhythm(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(amplitude, phase, omega)
         ctx.span = {"start": start, "n_steps": n_steps}
-        a = rhythm(*(_float64(p) for p in (bias, amplitude, phase, omega)), **ctx.span)
-        return torch.from_numpy(a).to(bias.device)
+        parts = (p.detach().numpy() for p in (bias, amplitude, phase, omega))
+        return torch.from_numpy(rhythm(*parts, **ctx.span))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        amplitude, phase, omega = ctx.saved_tensors
-        by = rhythm_backward(_float64(grads[0]), *(_float64(p) for p in (amplitude, phase, omega)), **ctx.span)
-        like = (amplitude, amplitude, phase, omega)
-        return *(torch.from_numpy(g).to(p.device, p.dtype) for g, p in zip(by, like, strict=True)), None, None
-
-
-def _float64(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
+        parts = (p.detach().numpy() for p in ctx.saved_tensors)
+        by = rhythm_backward(grads[0].numpy(), *parts, **ctx.span)
+        return *(torch.from_numpy(g) for g in by), None, None

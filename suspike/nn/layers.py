@@ -74,17 +74,31 @@ class Dense(nn.Module):
         elif any(s.shape != (x.shape[1], self.n_out) for s in state[:2]):  # kernels trust their shapes
             got = " and ".join(str(list(s.shape)) for s in state[:2])
             fail("state", f"of shape [{x.shape[1]}, {self.n_out}]", got, "Another batch size needs a state of its own.")
+        elif any(s.dtype != self.weight.dtype for s in state[:2]):
+            got = " and ".join(str(s.dtype) for s in state[:2])
+            fail("state", f"of the layer's {self.weight.dtype}", got, "Start from None after a change of type.")
         if isinstance(x, Spikes):
-            if self.weight.device.type != "cpu":
-                fail("x", f"a dense tensor on {self.weight.device}", "Spikes", "Pass spikes.dense().to(device).")
+            self._require_event_path()
             if isinstance(self.neuron, LI):
                 return event.li_dense(x, self.weight, self.bias, self.neuron, state)
             return event.lif_dense(x, self.weight, self.recurrent, self.bias, self.neuron, state)
+        x = x if x.is_floating_point() else x.to(self.weight.dtype)  # counts and masks are as good as floats
         cur = x @ self.weight
         cur = cur if self.bias is None else cur + self.bias
         if isinstance(self.neuron, LI):
             return self.neuron(cur, state)  # type: ignore[no-any-return]
         return self.neuron(cur, state, recurrent=self.recurrent)  # type: ignore[no-any-return]
+
+    def _require_event_path(self) -> None:
+        if self.weight.device.type != "cpu":
+            fail("x", f"a dense tensor on {self.weight.device}", "Spikes", "Pass spikes.dense().to(device).")
+        if self.weight.dtype not in (torch.float32, torch.float64):
+            fail(
+                "x",
+                f"a dense tensor for {self.weight.dtype} weights",
+                "Spikes",
+                "Event kernels are float32 or float64.",
+            )
 
     def extra_repr(self) -> str:
         """Show the sizes."""

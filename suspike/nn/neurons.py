@@ -21,7 +21,7 @@ class LIFState(NamedTuple):
     ----------
     v : Tensor [B, N]
     spk : Tensor [B, N]
-        Its spikes at the last step.
+        Its spikes at the last step, 0 or 1.
     t : int
         Steps since the start; a rhythm counts from there.
     """
@@ -30,11 +30,19 @@ class LIFState(NamedTuple):
     spk: Tensor
     t: int
 
+    def detach(self) -> LIFState:
+        """Return the state without its past: truncated backpropagation through time passes it on so."""
+        return LIFState(self.v.detach(), self.spk.detach(), self.t)
+
 
 class LIState(NamedTuple):
     """What a readout hands on: its membrane `v` [B, N]."""
 
     v: Tensor
+
+    def detach(self) -> LIState:
+        """Return the state without its past."""
+        return LIState(self.v.detach())
 
 
 class LIF(nn.Module):

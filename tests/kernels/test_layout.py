@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from suspike_testing.comparing import assert_same_events
 
+from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import Events, check_events, events_from_dense, offsets
 
 COUNTS = hnp.arrays(
@@ -43,6 +44,7 @@ def test_events_of_a_dense_array(counts: np.ndarray) -> None:
     assert events.dense().dtype == np.float32
     np.testing.assert_array_equal(events.per_step(), counts.sum(2).T)
     assert events.max_count() == counts.max(initial=0)
+    assert largest_count(events.ptr, events.idx, events.n_units) == counts.max(initial=0)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -135,3 +137,10 @@ def test_good_events_pass_as_they_are() -> None:
 def test_a_broken_rule_is_named(events: Events, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         check_events(events, "x")
+
+
+def test_taking_by_a_mask_is_refused() -> None:
+    events = events_from_dense(np.ones((2, 3, 1)))
+    with pytest.raises(TypeError, match=r"^`samples` must be whole numbers, got bool\. A mask: pass np.flatnonzero"):
+        events.take(np.array([True, False, True]))
+    assert events.take([]).n_samples == 0

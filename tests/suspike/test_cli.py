@@ -40,7 +40,7 @@ def bundle(tmp_path: Path) -> Path:
     def grid(*shape: int) -> np.ndarray:
         return (np.round(rng.standard_normal(shape) * 64) / 128).astype(np.float32)
 
-    rhythm = Rhythm(np.zeros(6), np.ones((6, 1)), rng.uniform(0, 6, (6, 1)), np.array([0.7]))
+    rhythm = Rhythm(np.zeros(6), np.ones((6, 1)), rng.uniform(0, 6, (6, 1)), np.array([9.0]))
     hidden = LIF(np.full(6, 0.9, np.float32), np.ones(6, np.float32), gate=rhythm)
     layers = (
         Layer("hidden", grid(5, 6), grid(6), hidden),
@@ -89,7 +89,9 @@ def test_an_unknown_command_ends_in_2() -> None:
 @pytest.mark.parametrize("option", ["--folder", "--cache"])
 def test_a_file_where_a_folder_should_be_ends_in_2_and_leaves_nothing(tmp_path: Path, option: str) -> None:
     (tmp_path / "file").write_text("mine")
-    run = suspike("demo", option, tmp_path / "file", *([] if option == "--cache" else ["--cache", tmp_path / "c"]), cwd=tmp_path)
+    run = suspike(
+        "demo", option, tmp_path / "file", *([] if option == "--cache" else ["--cache", tmp_path / "c"]), cwd=tmp_path
+    )
     assert run.returncode == 2
     assert is_one_line(run), run.stderr
     assert f"`{option[2:]}` must be" in run.stderr

@@ -38,7 +38,9 @@ def grid(rng, *shape):
 def make_graph(*, gated=True, readout=True, seed=0):
     rng, n = np.random.default_rng(seed), 10
     gate = (
-        Rhythm(rng.normal(size=n), rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), rng.random(2)) if gated else None
+        Rhythm(rng.normal(size=n), rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), 2 + 9 * rng.random(2))
+        if gated
+        else None
     )
     neuron = LIF(np.full(n, 0.9, np.float32), np.ones(n, np.float32), gate=gate)
     layers = [Layer("hidden", grid(rng, 6, n), grid(rng, n) / 4, neuron, grid(rng, n, n))]

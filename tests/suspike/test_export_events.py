@@ -31,7 +31,7 @@ HEADER_END = b"#End Of ASCII Header\r\n"
 def gated_graph(*, seed=0, sizes=(3, 9, 17), gated=(True, True), dt_ms=0.1):
     rng, layers = np.random.default_rng(seed), []
     for i, (n_in, n) in enumerate(pairwise(sizes)):
-        gate = Rhythm(rng.normal(size=n), rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), rng.random(2))
+        gate = Rhythm(rng.normal(size=n), rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), 2 + 9 * rng.random(2))
         one = np.ones(n, np.float32)
         layers.append(
             Layer(f"l{i}", np.ones((n_in, n), np.float32), one, LIF(one / 2, one, gate=gate if gated[i] else None))

@@ -28,7 +28,7 @@ def grid(rng, *shape):
 
 
 def rhythm(rng, n, k=2):
-    return Rhythm(rng.normal(size=n), rng.normal(size=(n, k)), rng.normal(size=(n, k)), rng.uniform(0, 1, k))
+    return Rhythm(rng.normal(size=n), rng.normal(size=(n, k)), rng.normal(size=(n, k)), rng.uniform(2, 40, k))
 
 
 def make_graph(*, seed=0, sizes=(3, 5), gated=True, recurrent=True, readout=2, beta=0.9375, dt_ms=0.1, threshold=1.0):
@@ -58,11 +58,11 @@ def graphs(draw):
         if readout_last and i == len(sizes) - 2:
             layers.append(Layer(f"l{i}", weight, bias, LI(beta)))
             break
-        gate = rhythm(rng, n, draw(st.integers(0, 3))) if draw(st.booleans()) else None
+        gate = rhythm(rng, n, draw(st.integers(1, 3))) if draw(st.booleans()) else None
         neuron = LIF(beta, rng.uniform(0.5, 2, n).astype(np.float32), gate=gate)
         recurrent = rng.normal(size=(n, n)).astype(np.float32) if draw(st.booleans()) else None
         layers.append(Layer(f"l{i}", weight, bias, neuron, recurrent))
-    return Graph(tuple(layers), draw(st.floats(1e-3, 1e3)))
+    return Graph(tuple(layers), draw(st.floats(1e-3, 1e3)), draw(st.integers(0, 5)))
 
 
 def bits(thing):
@@ -82,6 +82,7 @@ def test_bits_see_one_bit():
     assert bits(graph) == bits(make_graph())
     assert bits(graph) != bits(other)
     assert bits(graph) != bits(Graph(graph.layers, np.nextafter(graph.dt_ms, 1)))
+    assert export_nir._difference(graph, dataclasses.replace(graph, max_count=7)) == "max_count"
     assert export_nir._difference(graph, other) == "weight of layer 'z9'"
     assert "gate" in export_nir._difference(graph, replaced(graph, gate=None))
     feed_forward = Graph((dataclasses.replace(graph.layers[0], recurrent=None), *graph.layers[1:]), graph.dt_ms)
@@ -262,7 +263,7 @@ EDGES = [(b"input", b"z9.weight"), (b"z9.weight", b"z9.neuron"), (b"z9.neuron", 
         put("nodes/z9.neuron/type", "Other"),
         drop("nodes/z9.neuron"),
         drop("nodes/z9.neuron/gate_bias"),
-        put("nodes/z9.neuron/gate_omega", np.ones(3)),
+        put("nodes/z9.neuron/gate_period", np.ones(3)),
         drop("nodes"),
         drop("edges"),
         put("edges", EDGES),

@@ -32,7 +32,7 @@ def gate(n: int = 3, k: int = 2, **changed: Any) -> Rhythm:
         "bias": ones(n, dtype=wide),
         "amplitude": ones(n, k, dtype=wide),
         "phase": ones(n, k, dtype=wide),
-        "omega": ones(k, dtype=wide),
+        "period": 2 + ones(k, dtype=wide),
     }
     return Rhythm(**{**arrays, **changed})
 
@@ -109,9 +109,9 @@ def test_a_graph_that_fits() -> None:
 
 def test_the_table_of_a_rhythm_is_where_it_is_above_zero() -> None:
     rng = np.random.default_rng(0)
-    made = Rhythm(rng.standard_normal(5), rng.standard_normal((5, 2)), rng.uniform(0, 6, (5, 2)), np.array([0.5, 2.0]))
+    made = Rhythm(rng.standard_normal(5), rng.standard_normal((5, 2)), rng.uniform(0, 6, (5, 2)), np.array([12.5, 3.0]))
     table = made.table(50)
-    a = rhythm(made.bias, made.amplitude, made.phase, made.omega, start=0, n_steps=50)
+    a = rhythm(made.bias, made.amplitude, made.phase, 2 * np.pi / made.period, start=0, n_steps=50)
     assert table.dtype == np.uint8
     np.testing.assert_array_equal(table, a > 0)
     assert 0 < table.mean() < 1

@@ -150,12 +150,20 @@ def test_a_gate_without_swing_gives_no_nan() -> None:
 @pytest.mark.parametrize("open_share", [0.1, 0.25, 0.5, 0.9])
 def test_a_gate_begins_at_its_share(open_share: float) -> None:
     torch.manual_seed(0)
-    # the default periods repeat after 60 steps, so that shares come in steps of 1/60; the others hardly do
-    for periods, n_distinct in (((2.5, 5.0, 12.0, 30.0), 60), ((2.71, 5.13, 11.9, 31.7), 400)):
-        gate = su.nn.RhythmGate(40, open=open_share, n_steps=400, periods=periods)
-        table = gate(400).open
-        assert (table.mean(0) - open_share).abs().max() <= 1.5 / n_distinct
-        assert set(table.unique().tolist()) == {0.0, 1.0}
+    table = su.nn.RhythmGate(40, open=open_share, n_steps=400)(400).open
+    assert (table.sum(0) == 400 * open_share).all()
+    assert set(table.unique().tolist()) == {0.0, 1.0}
+    # these periods repeat after 60 steps, so that shares come in steps of 1/60
+    table = su.nn.RhythmGate(40, open=open_share, n_steps=400, periods=(2.5, 5.0, 12.0, 30.0))(400).open
+    assert (table.mean(0) - open_share).abs().max() <= 1.5 / 60
+
+
+def test_a_gate_keeps_its_bits_when_its_network_changes_its_type() -> None:
+    torch.manual_seed(0)
+    gate = su.nn.RhythmGate(40, open=0.3, periods=(2.3, 7.1, 33.7))
+    before = gate(5000).open
+    assert torch.equal(gate.double()(5000).open.float(), before)
+    assert torch.equal(gate.float()(5000).open, before)
 
 
 def test_near_is_where_the_gate_takes_a_gradient() -> None:
@@ -178,8 +186,8 @@ def test_near_is_where_the_gate_takes_a_gradient() -> None:
 def test_periods_are_what_was_asked_for_learned_or_not() -> None:
     for learn in (False, True):
         gate = su.nn.RhythmGate(2, open=0.5, periods=(2.5, 40.0), learn_periods=learn)
-        np.testing.assert_allclose(gate.omega.detach().numpy(), 2 * np.pi / np.array([2.5, 40]), rtol=1e-6)
-        assert gate.omega.dtype == torch.float64
+        np.testing.assert_allclose(gate.period.detach().numpy(), [2.5, 40], rtol=1e-6)
+        assert gate.period.dtype == torch.float64
         assert ("log_period" in dict(gate.named_parameters())) == learn
 
 
@@ -212,6 +220,7 @@ LIF, LI, DENSE, GATE = su.nn.LIF, su.nn.LI, su.nn.Dense, su.nn.RhythmGate
             "`open` must be above 0 and below 1, got 1.0. A neuron without a gate is always open.",
         ),
         (lambda: GATE(2, open=0.5, periods=(2.0,)), "`periods` must be above 2 steps each, got (2.0,)."),
+        (lambda: GATE(2, open=0.5, n_steps=1), "`n_steps` must be at least 2, got 1."),
         (lambda: GATE(2, open=0.5, gate_width=0.0), "`gate_width` must be above 0, got 0.0."),
         (lambda: su.surrogate.Triangle(0.0), "`width` must be above 0, got 0.0."),
         (lambda: DENSE(4, 3, LI(2, beta=0.5)), "`neuron` must be of n_out = 3 units, got 2 units."),
@@ -289,3 +298,35 @@ def test_networks_train_in_two_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_state_of_another_type_is_refused_on_both_paths() -> None:
+    net = make_net()
+    state = make_state(make_net(dtype=torch.float64), 4)
+    for x in (SPIKES, SPIKES.dense()):
+        with pytest.raises(ValueError, match=r"^`state` must be of the layer's torch.float32, got torch.float64 and"):
+            net(x, state)
+
+
+def test_half_precision_takes_dense_tensors_alone() -> None:
+    net = make_net().bfloat16()
+    with pytest.raises(ValueError, match=r"^`x` must be a dense tensor for torch.bfloat16 weights, got Spikes\. Event"):
+        net(SPIKES)
+    assert net(SPIKES.dense().bfloat16())[0].dtype == torch.bfloat16
+
+
+def test_counts_and_masks_are_as_good_as_floats() -> None:
+    net, x = make_net(), SPIKES.dense()
+    assert_same_bits(net(x.long())[0].detach().numpy(), net(x)[0].detach().numpy())
+    assert_same_bits(net(x > 0)[0].detach().numpy(), net((x > 0).float())[0].detach().numpy())
+
+
+def test_a_detached_state_ends_the_gradient() -> None:
+    net = make_net()
+    _, state = net(SPIKES)
+    assert all(s.v.requires_grad for s in state)
+    again = tuple(s.detach() for s in state)
+    for a, b in zip(again, state, strict=True):
+        assert not any(x.requires_grad for x in a[:2])
+        assert_same_bits(a.v.numpy(), b.v.detach().numpy())
+        assert a[2:] == b[2:]

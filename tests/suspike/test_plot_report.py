@@ -34,7 +34,7 @@ def gates(n_steps: int = 40, n: int = 24, share: float = 0.3) -> np.ndarray:
     omega = 2 * np.pi / np.array([5.0, 12.0, 30.0])
     amplitude, phase = rng.normal(size=(n, 3)), rng.uniform(0, 2 * np.pi, (n, 3))
     swing = rhythm(np.zeros(n), amplitude, phase, omega, start=0, n_steps=n_steps)
-    return Rhythm(-np.quantile(swing, 1 - share, axis=0), amplitude, phase, omega).table(n_steps)
+    return Rhythm(-np.quantile(swing, 1 - share, axis=0), amplitude, phase, 2 * np.pi / omega).table(n_steps)
 
 
 def gated_spikes(table: np.ndarray, n_samples: int = 3) -> np.ndarray:

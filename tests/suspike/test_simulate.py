@@ -141,3 +141,13 @@ def test_training_and_simulation_agree() -> None:
     out, _ = net(su.Spikes.from_events(EVENTS))
     found = simulate(graph, EVENTS)
     assert_same_bits(out.detach().numpy(), found.output)
+
+
+def test_counts_beyond_what_the_grid_allows_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert EVENTS.max_count() == 3
+    with caplog.at_level("WARNING"):
+        simulate(GRAPH, EVENTS)
+        simulate(replace(GRAPH, max_count=0), EVENTS)
+        assert not caplog.records
+        simulate(replace(GRAPH, max_count=2), EVENTS)
+    assert "`events` have 3 events of one unit in one step, the graph's sums are exact up to 2" in caplog.text

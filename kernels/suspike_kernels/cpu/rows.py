@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from suspike_kernels.compiling import kernel
 
 
@@ -31,6 +33,22 @@ def dot(x: Any, y: Any) -> Any:
     for k in range(x.shape[0]):
         total += x[k] * y[k]
     return total
+
+
+@kernel()
+def largest_count(ptr: Any, idx: Any, n_units: int) -> int:
+    """Return how often one unit stands in one step of one sample, at most; `ptr` [B, T + 1] as in `layout.Events`."""
+    count, seen_at = np.zeros(n_units, np.int64), np.full(n_units, -1, np.int64)
+    largest = 0
+    n_samples, n_steps = ptr.shape[0], ptr.shape[1] - 1
+    for b in range(n_samples):
+        for t in range(n_steps):
+            for e in range(ptr[b, t], ptr[b, t + 1]):
+                i = idx[e]
+                count[i] = count[i] + 1 if seen_at[i] == b * n_steps + t else 1
+                seen_at[i] = b * n_steps + t
+                largest = max(largest, count[i])
+    return largest
 
 
 @kernel()
