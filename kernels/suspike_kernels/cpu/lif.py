@@ -41,6 +41,29 @@ def _update(v: Any, cur: Any, lif: Any, gate: Any, t: int) -> None:
 
 
 @kernel()
+def _mark(v: Any, lif: Any, gate: Any, t: int, width: Any, fired: Any, near: Any) -> None:
+    """Flag the neurons [N] that fire at `v`, the state before reset, and those that carry a gradient."""
+    if gate.open.shape[0]:
+        open_t = gate.open[t]
+        for k in range(v.shape[0]):
+            fired[k] = open_t[k] & rules.fires(v[k], lif.threshold[k])
+            near[k] = open_t[k] & (abs(v[k] - lif.threshold[k]) < width)
+    else:  # apart, since a vectorised loop reads the empty table too, under a mask, and faults slowly
+        for k in range(v.shape[0]):
+            fired[k] = rules.fires(v[k], lif.threshold[k])
+            near[k] = abs(v[k] - lif.threshold[k]) < width
+
+
+@kernel()
+def _append(flags: Any, idx: Any, used: int) -> int:
+    """Append the flagged units to `idx` behind its `used` entries, and return how many there are then."""
+    for k in range(flags.shape[0]):  # no branch: the entry is written, and kept by moving on
+        idx[used] = k
+        used += flags[k]
+    return used
+
+
+@kernel()
 def _forward(
     events: Any,
     dense: Any,
@@ -56,53 +79,44 @@ def _forward(
 ) -> Any:
     """Run samples low .. high - 1; `v`, `spk` [B, N] hold the state, `n_spk`, `n_act` [B, T] take the counts."""
     n_steps, n = n_spk.shape[1], dense.bias.shape[0]
-    always, recurrent = gate.open.shape[0] == 0, dense.recurrent.shape[0] > 0
+    recurrent = dense.recurrent.shape[0] > 0
     one, zero = dense.bias.dtype.type(1), dense.bias.dtype.type(0)
     s_idx, a_idx = np.empty(16 * n, np.int32), np.empty(16 * n, np.int32)
     value, slope = np.empty(16 * n, dense.bias.dtype), np.empty(16 * n, dense.bias.dtype)
-    cur, fired = np.empty(n, dense.bias.dtype), np.empty(n, np.int32)
+    cur, before = np.empty(n, dense.bias.dtype), np.empty(n + 1, np.int32)
+    fired, near = np.empty(n, np.uint8), np.empty(n, np.uint8)
     n_s = n_a = 0
     for b in range(low, high):
-        state, n_fired = v[b], 0
+        state = v[b]
         for k in range(n):
-            fired[n_fired] = k
-            n_fired += spk[b, k] > zero
+            fired[k] = spk[b, k] > zero
+        n_before, last_s = _append(fired, before, 0), n_s
         for t in range(n_steps):
             cur[:] = dense.bias
             add_rows(cur, dense.weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
-            if recurrent:
-                add_rows(cur, dense.recurrent, fired, 0, n_fired)
+            if recurrent and t == 0:
+                add_rows(cur, dense.recurrent, before, 0, n_before)
+            elif recurrent:
+                add_rows(cur, dense.recurrent, s_idx, last_s, n_s)
             _update(state, cur, lif, gate, t)
-            s_idx = _room(s_idx, n_s, n)
-            n_fired = 0
+            _mark(state, lif, gate, t, width, fired, near)
             if width > zero:
-                a_idx, value, slope = _room(a_idx, n_a, n), _room(value, n_a, n), _room(slope, n_a, n)
-                first = n_a
-                for k in range(n):  # no branch: the entry is written, and kept by moving on
-                    is_open = always or gate.open[t, k] != 0
-                    distance = state[k] - lif.threshold[k]
-                    is_fired = is_open & rules.fires(state[k], lif.threshold[k])
-                    a_idx[n_a] = k
-                    value[n_a] = one if is_fired else zero
-                    slope[n_a] = rules.triangle(distance, width)
-                    n_a += is_open & (abs(distance) < width)
-                    fired[n_fired] = k
-                    n_fired += is_fired
-                n_act[b, t] = n_a - first
-            else:
-                for k in range(n):
-                    is_open = always or gate.open[t, k] != 0
-                    fired[n_fired] = k
-                    n_fired += is_open & rules.fires(state[k], lif.threshold[k])
-            for e in range(n_fired):
-                k = fired[e]
-                s_idx[n_s + e] = k
+                a_idx, value, slope = _room(a_idx, n_a, n + 1), _room(value, n_a, n), _room(slope, n_a, n)
+                last_a, n_a = n_a, _append(near, a_idx, n_a)
+                for e in range(last_a, n_a):
+                    k = a_idx[e]
+                    value[e] = one if fired[k] else zero
+                    slope[e] = rules.triangle(state[k] - lif.threshold[k], width)
+                n_act[b, t] = n_a - last_a
+            s_idx = _room(s_idx, n_s, n + 1)
+            last_s, n_s = n_s, _append(fired, s_idx, n_s)
+            for e in range(last_s, n_s):
+                k = s_idx[e]
                 state[k] = rules.reset(state[k], lif.threshold[k], lif.reset)
-            n_s += n_fired
-            n_spk[b, t] = n_fired
-        spk[b] = zero
-        for e in range(n_fired):
-            spk[b, fired[e]] = one
+            n_spk[b, t] = n_s - last_s
+        if n_steps:
+            for k in range(n):
+                spk[b, k] = one if fired[k] else zero
     return s_idx[:n_s].copy(), a_idx[:n_a].copy(), value[:n_a].copy(), slope[:n_a].copy()
 
 
