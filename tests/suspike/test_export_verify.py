@@ -5,67 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from suspike_testing.bundles import FILES, contents, make_graph
 
 from suspike.export import (
     _manifest,
     verify,
-    write_bundle,
     write_nir,
 )
-from suspike.graph import LI, LIF, Graph, Layer, Rhythm
-from suspike_kernels.layout import events_from_dense
-
-FILES = {
-    "manifest.json", "network.nir", "schedule.npz", "golden.npz",
-    "recording-0.aedat", "recording-0.sonata.h5", "recording-1.aedat", "recording-1.sonata.h5",
-}  # fmt: skip
-
-
-def grid(rng, *shape):
-    return (rng.integers(-64, 129, size=shape) / 256).astype(np.float32)
-
-
-def make_graph(*, gated=True, readout=True, seed=0):
-    rng, n = np.random.default_rng(seed), 10
-    gate = (
-        Rhythm(rng.normal(size=n), rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), 2 + 9 * rng.random(2))
-        if gated
-        else None
-    )
-    neuron = LIF(np.full(n, 0.9, np.float32), np.ones(n, np.float32), gate=gate)
-    layers = [Layer("hidden", grid(rng, 6, n), grid(rng, n) / 4, neuron, grid(rng, n, n))]
-    if readout:
-        layers.append(Layer("readout", grid(rng, n, 3), grid(rng, 3), LI(np.full(3, 0.95, np.float32))))
-    return Graph(tuple(layers), 0.5)
-
-
-def make_events(*, n_samples=3, n_steps=20, seed=0, most=1):
-    rng = np.random.default_rng(seed)
-    return events_from_dense(
-        (rng.random((n_steps, n_samples, 6)) < 0.3) * rng.integers(1, most + 1, (n_steps, n_samples, 6))
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A bundle not to be changed."""
-    return write_bundle(tmp_path_factory.mktemp("whole") / "net", make_graph(), make_events())
-
-
-@pytest.fixture
-def copy(whole, tmp_path):
-    """A bundle to damage."""
-    return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+from suspike.graph import Graph
 
 
 def failures(folder):
