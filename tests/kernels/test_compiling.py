@@ -123,11 +123,10 @@ def test_updates_are_never_contracted_to_fused_operations() -> None:
     program = """
 import re, numpy as np
 from suspike_kernels.cpu import lif
-from suspike_kernels.layout import LIFArrays, GateArrays
-x = np.ones(5, np.float32)
-g = GateArrays(np.ones((1, 5), np.uint8), np.ones((0, 5), np.uint8))
-lif._update(x, x, LIFArrays(x, x, 0), g, 0)
-code = "".join(lif._update.inspect_llvm().values())
+x, flags = np.ones(5, np.float32), np.ones(5, np.uint8)
+lif._step(x, x, x, x, np.float32(1), flags, flags)
+lif._gated_step(x, x, flags, x, x, np.float32(1), flags, flags)
+code = "".join([*lif._step.inspect_llvm().values(), *lif._gated_step.inspect_llvm().values()])
 print(len(re.findall(r"= fmul ", code)), len(re.findall(r"= fmul [a-z ]*(contract|fast)", code)))
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": os.devnull}

@@ -29,29 +29,24 @@ def _room(array: Any, used: int, wanted: int) -> Any:
 
 
 @kernel()
-def _update(v: Any, cur: Any, lif: Any, gate: Any, t: int) -> None:
-    """Move `v` [N] to the state before reset: the candidate where the gate is open, unchanged elsewhere."""
-    if gate.open.shape[0]:
-        open_t = gate.open[t]
-        for k in range(v.shape[0]):
-            v[k] = rules.select(open_t[k] != 0, rules.leak(v[k], cur[k], lif.beta[k]), v[k])
-    else:
-        for k in range(v.shape[0]):
-            v[k] = rules.leak(v[k], cur[k], lif.beta[k])
+def _step(v: Any, cur: Any, beta: Any, threshold: Any, width: Any, fired: Any, near: Any) -> None:
+    """Move `v` [N] to the state before reset; flag who fires, and who carries a gradient."""
+    for k in range(v.shape[0]):
+        v[k] = rules.leak(v[k], cur[k], beta[k])
+        fired[k] = rules.fires(v[k], threshold[k])
+        near[k] = abs(v[k] - threshold[k]) < width
 
 
 @kernel()
-def _mark(v: Any, lif: Any, gate: Any, t: int, width: Any, fired: Any, near: Any) -> None:
-    """Flag the neurons [N] that fire at `v`, the state before reset, and those that carry a gradient."""
-    if gate.open.shape[0]:
-        open_t = gate.open[t]
-        for k in range(v.shape[0]):
-            fired[k] = open_t[k] & rules.fires(v[k], lif.threshold[k])
-            near[k] = open_t[k] & (abs(v[k] - lif.threshold[k]) < width)
-    else:  # apart, since a vectorised loop reads the empty table too, under a mask, and faults slowly
-        for k in range(v.shape[0]):
-            fired[k] = rules.fires(v[k], lif.threshold[k])
-            near[k] = abs(v[k] - lif.threshold[k]) < width
+def _gated_step(v: Any, cur: Any, is_open: Any, beta: Any, threshold: Any, width: Any, fired: Any, near: Any) -> None:
+    """As `_step`, where `is_open` [N]; elsewhere nothing moves and nothing is flagged.
+
+    Apart from it, since a vectorised loop would read an absent gate's table too, under a mask, and faults slowly.
+    """
+    for k in range(v.shape[0]):
+        v[k] = rules.select(is_open[k] != 0, rules.leak(v[k], cur[k], beta[k]), v[k])
+        fired[k] = is_open[k] & rules.fires(v[k], threshold[k])
+        near[k] = is_open[k] & (abs(v[k] - threshold[k]) < width)
 
 
 @kernel()
@@ -79,7 +74,7 @@ def _forward(
 ) -> Any:
     """Run samples low .. high - 1; `v`, `spk` [B, N] hold the state, `n_spk`, `n_act` [B, T] take the counts."""
     n_steps, n = n_spk.shape[1], dense.bias.shape[0]
-    recurrent = dense.recurrent.shape[0] > 0
+    gated, recurrent = gate.open.shape[0] > 0, dense.recurrent.shape[0] > 0
     one, zero = dense.bias.dtype.type(1), dense.bias.dtype.type(0)
     s_idx, a_idx = np.empty(16 * n, np.int32), np.empty(16 * n, np.int32)
     value, slope = np.empty(16 * n, dense.bias.dtype), np.empty(16 * n, dense.bias.dtype)
@@ -98,8 +93,10 @@ def _forward(
                 add_rows(cur, dense.recurrent, before, 0, n_before)
             elif recurrent:
                 add_rows(cur, dense.recurrent, s_idx, last_s, n_s)
-            _update(state, cur, lif, gate, t)
-            _mark(state, lif, gate, t, width, fired, near)
+            if gated:
+                _gated_step(state, cur, gate.open[t], lif.beta, lif.threshold, width, fired, near)
+            else:
+                _step(state, cur, lif.beta, lif.threshold, width, fired, near)
             if width > zero:
                 a_idx, value, slope = _room(a_idx, n_a, n + 1), _room(value, n_a, n), _room(slope, n_a, n)
                 last_a, n_a = n_a, _append(near, a_idx, n_a)
