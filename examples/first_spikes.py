@@ -34,7 +34,7 @@ def main(folder: Path, epochs: int = 20) -> None:
     )
     batched = batches(train, batch_size=64, shuffle=True, augment=shift_camera((34, 34), 1))
     held_out = batches(test, batch_size=120)
-    history = fit(net, batched, held_out, epochs=epochs, folder=folder / "training")
+    history = fit(net, batched, held_out, epochs=epochs, lr=4e-3, folder=folder / "training")
     print(f"{evaluate(net, held_out).accuracy:.1%} right, {history[-1]['open_fraction']:.1%} of gates open")
 
     # plain arrays with weights on a grid: from here on every path gives the same spikes, and none needs torch

@@ -19,6 +19,7 @@ SETTINGS = [
     {},
     {"shift": 0},
     {"shift": 2},
+    {"lr": LR / 4},
     {"lr": LR / 2},
     {"lr": 2 * LR},
     {"batch": BATCH // 2},
