@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from suspike._validate import fail
+from suspike_kernels.cpu import lists
 from suspike_kernels.layout import Events, check_events, events_from_dense
 
 
@@ -58,21 +61,35 @@ class Spikes:
             fail("device", "cpu for Spikes", str(device), "Pass spikes.dense().to(device).")
         return self
 
-    def _add(self, onto: Tensor, place: np.ndarray, active_place: np.ndarray) -> Tensor:
-        """Add 1 at each `place` of the flat `onto`, and at each active one the gradient of its value."""
-        flat = onto.index_add(0, torch.from_numpy(place), torch.ones(len(place), dtype=onto.dtype))
-        # adds 0, with gradient 1: the spike itself is among the events
-        return flat.index_add(0, torch.from_numpy(active_place), (self.values - self.values.detach()).to(onto.dtype))
-
     def dense(self) -> Tensor:
         """Return the counts [T, B, N], differentiable."""
-        t, b, n = self.shape
-        flat = torch.zeros(t * b * n, dtype=self.values.dtype)
-        return self._add(flat, self.events.places()[2], self.active.places()[2]).reshape(t, b, n)
+        return _dense(self.values, self.events, self.active, self.shape, lists.add_dense, lists.at_dense)
 
     def counts(self) -> Tensor:
         """Return each unit's number of spikes [B, N], differentiable."""
-        _, b, n = self.shape
-        flat = torch.zeros(b * n, dtype=self.values.dtype)
-        here, active = (e.places()[0] * n + e.idx for e in (self.events, self.active))
-        return self._add(flat, here, active).reshape(b, n)
+        return _dense(self.values, self.events, self.active, self.shape[1:], lists.add_counts, lists.at_counts)
+
+
+def _dense(values: Tensor, events: Events, active: Events, shape: tuple[int, ...], add: Any, at: Any) -> Tensor:
+    out: Tensor = _ListsToArray.apply(values, events, active, shape, add, at)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _ListsToArray(torch.autograd.Function):
+    """The array that the lists add up to; an active place takes the gradient of the entry that it adds to."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, events: Events, active: Events, shape: tuple[int, ...], add: Any, at: Any
+    ) -> Tensor:
+        ctx.active, ctx.at, ctx.n_values = active, at, len(values)
+        out = torch.zeros(shape, dtype=values.dtype)
+        add(events.ptr, events.idx, out.numpy())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        by_value = torch.empty(ctx.n_values, dtype=grads[0].dtype)
+        ctx.at(ctx.active.ptr, ctx.active.idx, grads[0].contiguous().numpy(), by_value.numpy())
+        return by_value, None, None, None, None, None

@@ -19,11 +19,15 @@ from suspike_kernels.reference import LIFGrads, LIFRun
 
 
 @kernel()
-def _room(array: Any, used: int, wanted: int) -> Any:
-    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones."""
+def _room(array: Any, used: int, wanted: int, share: float) -> Any:
+    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones.
+
+    `share` of the work is done: the copy is as long as the rest will need if it goes on like this, and a fifth more,
+    since copying again costs more than address space that is never touched.
+    """
     if used + wanted <= array.shape[0]:
         return array
-    longer = np.empty(2 * array.shape[0] + wanted, array.dtype)
+    longer = np.empty(int(1.2 * used / share) + wanted, array.dtype)
     longer[:used] = array[:used]
     return longer
 
@@ -97,15 +101,18 @@ def _forward(
                 _gated_step(state, cur, gate.open[t], lif.beta, lif.threshold, width, fired, near)
             else:
                 _step(state, cur, lif.beta, lif.threshold, width, fired, near)
+            share = ((b - low) * n_steps + t + 1) / ((high - low) * n_steps)
             if width > zero:
-                a_idx, value, slope = _room(a_idx, n_a, n + 1), _room(value, n_a, n), _room(slope, n_a, n)
+                if n_a + n >= a_idx.shape[0]:
+                    a_idx = _room(a_idx, n_a, n + 1, share)
+                    value, slope = _room(value, n_a, n + 1, share), _room(slope, n_a, n + 1, share)
                 last_a, n_a = n_a, _append(near, a_idx, n_a)
                 for e in range(last_a, n_a):
                     k = a_idx[e]
                     value[e] = one if fired[k] else zero
                     slope[e] = rules.triangle(state[k] - lif.threshold[k], width)
                 n_act[b, t] = n_a - last_a
-            s_idx = _room(s_idx, n_s, n + 1)
+            s_idx = _room(s_idx, n_s, n + 1, share)
             last_s, n_s = n_s, _append(fired, s_idx, n_s)
             for e in range(last_s, n_s):
                 k = s_idx[e]
@@ -114,7 +121,7 @@ def _forward(
         if n_steps:
             for k in range(n):
                 spk[b, k] = one if fired[k] else zero
-    return s_idx[:n_s].copy(), a_idx[:n_a].copy(), value[:n_a].copy(), slope[:n_a].copy()
+    return s_idx[:n_s], a_idx[:n_a], value[:n_a], slope[:n_a]
 
 
 @kernel()
