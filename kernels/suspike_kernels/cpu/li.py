@@ -8,7 +8,7 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.rows import add_by_source, add_rows, dot
+from suspike_kernels.cpu.rows import add_by_source, add_rows, dot_rows
 from suspike_kernels.layout import DenseArrays, Events, FloatArray
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import LIGrads
@@ -50,8 +50,8 @@ def _backward(
                 grads.bias[k] += row[k]
                 grads.beta[k] += row[k] * before[k]
                 dv[k] = row[k] * beta[k]
-            for e in range(sources.ptr[b, t], sources.ptr[b, t + 1]):
-                grads.source[e] = dot(dense.weight[sources.idx[e]], row)
+            low_s, high_s = sources.ptr[b, t], sources.ptr[b, t + 1]
+            dot_rows(dense.weight, sources.idx, low_s, high_s, row, grads.source[low_s:high_s])
         grads.v[b] = dv
         add_by_source(grads.weight, later, events.ptr[b], events.idx, 0, steps, at)
     return grads

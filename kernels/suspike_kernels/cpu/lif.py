@@ -12,7 +12,7 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.rows import add_by_source, add_rows, dot
+from suspike_kernels.cpu.rows import add_by_source, add_rows, dot, dot_rows
 from suspike_kernels.layout import DenseArrays, Events, FloatArray, GateArrays, LIFArrays, offsets
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import LIFGrads, LIFRun
@@ -178,7 +178,8 @@ def _backward(
     dtype, zero = dense.bias.dtype, dense.bias.dtype.type(0)
     later = np.zeros((n_steps + 1, n), dtype)  # gradient by cur, each step; row T stays 0
     before, candidate = np.empty((n_steps if replay else 0, n), dtype), np.empty((n_steps if replay else 0, n), dtype)
-    dv, through = np.empty(n, dtype), np.zeros(n, dtype)
+    dv, by_next = np.empty(n, dtype), np.empty(n, dtype)
+    beta, by_bias, by_beta = lif.beta, grads.bias, grads.beta
     longest = 0
     for b in range(low, high):
         longest = max(
@@ -191,46 +192,46 @@ def _backward(
             _replay(events, dense, lif, gate, run.spikes, b, v_start[b].copy(), spk_start[b], before, candidate)
         dv[:] = g_v[b]
         for t in range(n_steps - 1, -1, -1):
-            for e in range(run.active.ptr[b, t], run.active.ptr[b, t + 1]):
-                k = run.active.idx[e]
-                d_spk = g_value[e]
-                if recurrent:
-                    d_spk += dot(dense.recurrent[k], later[t + 1])
-                if t == n_steps - 1:
-                    d_spk += g_spk[b, k]
-                through[k] = d_spk * run.slope[e]
-                grads.threshold[k] -= through[k]
+            cur = later[t]
             for e in range(run.spikes.ptr[b, t], run.spikes.ptr[b, t + 1]):
                 k = run.spikes.idx[e]
                 if lif.reset == 0:
                     dv[k] = zero
                 elif lif.reset == 1:
                     grads.threshold[k] -= dv[k]
-            cur = later[t]
-            for k in range(n):
-                dv[k] += through[k]
+            first, last = run.active.ptr[b, t], run.active.ptr[b, t + 1]
+            if recurrent:
+                dot_rows(dense.recurrent, run.active.idx, first, last, later[t + 1], by_next)
+            for e in range(first, last):
+                k = run.active.idx[e]
+                d_spk = g_value[e]
+                if recurrent:
+                    d_spk += by_next[e - first]
+                if t == n_steps - 1:
+                    d_spk += g_spk[b, k]
+                dv[k] += d_spk * run.slope[e]
+                grads.threshold[k] -= d_spk * run.slope[e]
             if near:
+                near_t, by_gate, u, v = gate.near[t], grads.gate[t], candidate[t], before[t]
                 for k in range(n):
-                    if gate.near[t, k]:
-                        grads.gate[t, k] += dv[k] * (candidate[t, k] - before[t, k])
+                    by_gate[k] += dv[k] * (u[k] - v[k]) if near_t[k] else zero
             if gated:
+                open_t = gate.open[t]
                 for k in range(n):
-                    is_open = gate.open[t, k] != 0
-                    cur[k] = dv[k] if is_open else zero
-                    dv[k] = lif.beta[k] * dv[k] if is_open else dv[k]
+                    cur[k] = dv[k] if open_t[k] else zero
+                    dv[k] = beta[k] * dv[k] if open_t[k] else dv[k]
+                    by_bias[k] += cur[k]
             else:
                 for k in range(n):
                     cur[k] = dv[k]
-                    dv[k] = lif.beta[k] * dv[k]
-            for k in range(n):
-                grads.bias[k] += cur[k]
+                    dv[k] = beta[k] * dv[k]
+                    by_bias[k] += cur[k]
             if replay:
+                v = before[t]
                 for k in range(n):
-                    grads.beta[k] += cur[k] * before[t, k]
-            for e in range(run.active.ptr[b, t], run.active.ptr[b, t + 1]):
-                through[run.active.idx[e]] = zero
-            for e in range(sources.ptr[b, t], sources.ptr[b, t + 1]):
-                grads.source[e] = dot(dense.weight[sources.idx[e]], cur)
+                    by_beta[k] += cur[k] * v[k]
+            low_s, high_s = sources.ptr[b, t], sources.ptr[b, t + 1]
+            dot_rows(dense.weight, sources.idx, low_s, high_s, cur, grads.source[low_s:high_s])
         grads.v[b] = dv
         add_by_source(grads.weight, later, events.ptr[b], events.idx, 0, steps, at[: dense.weight.shape[0] + 1])
         if recurrent and n_steps:

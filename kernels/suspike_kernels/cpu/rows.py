@@ -35,6 +35,26 @@ def dot(x: Any, y: Any) -> Any:
     return total
 
 
+@kernel(reassociate=True)
+def dot_rows(matrix: Any, idx: Any, low: int, high: int, x: Any, out: Any) -> None:
+    """Set ``out[e - low]`` to the inner product of ``matrix[idx[e]]`` and `x`, four rows a pass: `x` is read once."""
+    n = x.shape[0]
+    e = low
+    while e + 4 <= high:
+        p, q, r, s = matrix[idx[e]], matrix[idx[e + 1]], matrix[idx[e + 2]], matrix[idx[e + 3]]
+        a = b = c = d = x.dtype.type(0)
+        for k in range(n):
+            a += p[k] * x[k]
+            b += q[k] * x[k]
+            c += r[k] * x[k]
+            d += s[k] * x[k]
+        out[e - low], out[e - low + 1], out[e - low + 2], out[e - low + 3] = a, b, c, d
+        e += 4
+    while e < high:
+        out[e - low] = dot(matrix[idx[e]], x)
+        e += 1
+
+
 @kernel()
 def largest_count(ptr: Any, idx: Any, n_units: int) -> int:
     """Return how often one unit stands in one step of one sample, at most; `ptr` [B, T + 1] as in `layout.Events`."""
