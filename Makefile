@@ -1,5 +1,6 @@
 # make demo    train, simulate, price and export a selective network on event-camera digits
 # make test    the whole test suite
+# make bench   time of a training step beside snnTorch, to build/bench
 # make check   lint, format, types, import contracts
 PYTHON ?= python3
 VENV   := .venv
@@ -7,13 +8,17 @@ BIN    := $(VENV)/bin
 # constraints.txt holds the exact tested versions.
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/suspike demo
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+# these two would hold numpy to an older processor's kernels
+bench: $(VENV)/dev.stamp
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/train_step.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
