@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from suspike import convert as convert
     from suspike import energy as energy
     from suspike import export as export
+    from suspike import inspect as inspect
     from suspike import loader as loader
+    from suspike import losses as losses
     from suspike import nn as nn
     from suspike import plot as plot
     from suspike import report as report
@@ -23,11 +25,19 @@ if TYPE_CHECKING:
     from suspike import surrogate as surrogate
     from suspike import train as train
     from suspike.graph import Graph as Graph
+    from suspike.inspect import record as record
+    from suspike.inspect import summary as summary
     from suspike.spikes import Spikes as Spikes
     from suspike_kernels.layout import Events as Events
 
-_MODULES = ("convert", "energy", "export", "loader", "nn", "plot", "report", "simulate", "surrogate", "train")
-_NAMES = {"Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes"}
+_MODULES = (
+    "convert", "energy", "export", "inspect", "loader", "losses", "nn", "plot", "report", "simulate", "surrogate",
+    "train",
+)  # fmt: skip
+_NAMES = {
+    "Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes",
+    "record": "suspike.inspect", "summary": "suspike.inspect",
+}  # fmt: skip
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
 

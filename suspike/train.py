@@ -16,7 +16,8 @@ from torch.nn import functional
 from suspike._files import make_folder, write_atomic
 from suspike._validate import fail, import_extra, message
 from suspike.loader import Loader
-from suspike.nn import Dense, RhythmGate
+from suspike.losses import mean_over_time
+from suspike.nn import Dense, RhythmGate, gate_parameters
 from suspike.spikes import Spikes
 
 Epoch = dict[str, float]
@@ -36,17 +37,12 @@ class Evaluation(NamedTuple):
         return float((self.labels == self.predictions).mean())
 
 
-def scores(out: Tensor) -> Tensor:
-    """Return the class scores [B, N] of a readout's membrane [T, B, N]: its mean over time."""
-    return out.mean(0)
-
-
 def evaluate(net: nn.Module, data: Loader) -> Evaluation:
     """Classify all of `data` without gradients."""
     labels, found, loss = [], [], 0.0
     with torch.no_grad():
         for spikes, label in data:
-            score = scores(net(spikes)[0])
+            score = mean_over_time(net(spikes)[0])
             loss += float(functional.cross_entropy(score, label, reduction="sum"))
             labels.append(label.numpy())
             found.append(score.argmax(1).numpy())
@@ -124,7 +120,7 @@ def fit(
 
         def training_step(self, batch: tuple[Spikes, Tensor], _: int) -> Tensor:
             spikes, labels = batch
-            loss = functional.cross_entropy(scores(net(spikes)[0]), labels)
+            loss = functional.cross_entropy(mean_over_time(net(spikes)[0]), labels)
             self.losses.append(loss.detach() * len(labels))
             return loss
 
@@ -143,7 +139,7 @@ def fit(
             self.log("accuracy", seen.accuracy, prog_bar=True)
 
         def configure_optimizers(self) -> Any:
-            gates = {id(p) for m in net.modules() if isinstance(m, RhythmGate) for p in m.parameters()}
+            gates = {id(p) for p in gate_parameters(net)}
             params = [p for p in net.parameters() if p.requires_grad]
             groups = [
                 {"params": [p for p in params if id(p) not in gates], "weight_decay": weight_decay},

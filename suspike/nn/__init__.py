@@ -2,6 +2,7 @@
 
 from suspike.nn.gates import GateTable as GateTable
 from suspike.nn.gates import RhythmGate as RhythmGate
+from suspike.nn.gates import gate_parameters as gate_parameters
 from suspike.nn.layers import Dense as Dense
 from suspike.nn.layers import Stack as Stack
 from suspike.nn.neurons import LI as LI

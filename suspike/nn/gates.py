@@ -119,6 +119,23 @@ class RhythmGate(nn.Module):
         return f"{self.n_units}, K={self.amplitude.shape[1]}, gate_width={self.gate_width}"
 
 
+def gate_parameters(net: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all gates in `net`, shared ones once, for a learning rate or a decay of their own.
+
+    Parameters
+    ----------
+    net : module
+        Gates may stand anywhere in its tree.
+
+    Examples
+    --------
+    >>> gates = gate_parameters(net)
+    >>> others = [p for p in net.parameters() if all(p is not g for g in gates)]
+    >>> torch.optim.Adam([{"params": gates, "lr": 1e-2}, {"params": others}], lr=1e-3)
+    """
+    return list({id(p): p for m in net.modules() if isinstance(m, RhythmGate) for p in m.parameters()}.values())
+
+
 class _Rhythm(torch.autograd.Function):
     """`suspike_kernels.rhythm` as a torch function of float64 tensors on the CPU: one evaluation of the bits."""
 

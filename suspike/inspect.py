@@ -1,0 +1,249 @@
+"""Look into a network: what its layers put out, with gradient, and a table of what they did and cost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suspike._summary import DEAD_SHARE as DEAD_SHARE
+from suspike._summary import SATURATED_RATE as SATURATED_RATE
+from suspike._summary import Row as Row
+from suspike._summary import Summary as Summary
+from suspike._validate import fail, message
+from suspike.nn import LI, Dense, GateTable, LIFState, LIState, RhythmGate
+from suspike.spikes import Spikes
+from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.layout import Events, events_from_dense
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What one call of a layer took in and put out: its own tensors, in autograd's graph.
+
+    Parameters
+    ----------
+    x : Spikes or Tensor [T, B, n_in]
+    before : LIFState or LIState or None
+        The state passed in; None from rest.
+    spikes : Spikes or Tensor [T, B, N] or None
+        What it fired: Spikes for Spikes, a tensor for a tensor; None for a readout.
+    membrane : Tensor [T, B, N] or None
+        Of a readout; None for a layer that fires.
+    gate : GateTable of [T, N] or None
+        The gate of this very call; None when always open.
+    """
+
+    x: Spikes | Tensor
+    before: LIFState | LIState | None
+    spikes: Spikes | Tensor | None
+    membrane: Tensor | None
+    gate: GateTable | None
+
+
+class Record(Mapping[str, Call]):
+    """What layers put out: ``rec[name]`` is a layer's last call, ``rec.calls[name]`` the list of all, in order.
+
+    A name is the layer's path in the module tree, as in ``net.named_modules()``. A layer that was not called is absent.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[Call]] = {}
+
+    def __getitem__(self, name: str) -> Call:
+        if name not in self.calls:
+            raise KeyError(message("name", f"a layer that was called, of {list(self.calls)}", repr(name)))
+        return self.calls[name][-1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.calls)
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+
+@contextmanager
+def record(net: nn.Module) -> Iterator[Record]:
+    """Collect what every `Dense` layer in `net` puts out while the context is open, with gradient.
+
+    After ``with su.record(net) as rec: out, _ = net(spikes)`` a term like ``rec["0"].spikes.counts().mean()`` may
+    enter the loss. What was recorded lives as long as `rec` does; nothing of it stays in the modules.
+
+    Parameters
+    ----------
+    net : module
+        Its Dense layers may stand anywhere in its tree; those it has on entry are recorded, at each of their calls.
+
+    Yields
+    ------
+    Record
+
+    Raises
+    ------
+    ValueError
+        If `net` has no Dense layer.
+    """
+    layers, rec = _layers(net), Record()
+    tables: dict[nn.Module, GateTable] = {}
+
+    # a gate runs within its layer's call, so its latest table is that call's, even where layers share the gate
+    def keep_table(gate: nn.Module, _: Any, table: GateTable) -> None:
+        tables[gate] = table
+
+    def keep_call(name: str, layer: Dense, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
+        given = dict(zip(("x", "state"), args, strict=False)) | kwargs
+        out, gate = result[0], _gate(layer)
+        if gate is not None and gate not in tables:
+            fail("net", "left as it is while recorded", f"another gate in layer {name!r}", "Open a new record.")
+        fires = not isinstance(layer.neuron, LI)
+        call = Call(
+            given["x"],
+            given.get("state"),
+            spikes=out if fires else None,
+            membrane=None if fires else out,
+            gate=None if gate is None else tables.pop(gate),
+        )
+        rec.calls.setdefault(name, []).append(call)
+
+    gates = {gate for gate in map(_gate, layers.values()) if gate is not None}
+    handles = [gate.register_forward_hook(keep_table) for gate in gates]
+    handles += [x.register_forward_hook(partial(keep_call, name), with_kwargs=True) for name, x in layers.items()]
+    try:
+        yield rec
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
+    """Run `net` once and say what each layer is, did and cost; dead and saturated layers are named in a warning.
+
+    Their bounds are `DEAD_SHARE` and `SATURATED_RATE`. It runs in evaluation mode and without gradient; training mode,
+    buffers and torch's random numbers are left as they were.
+
+    Parameters
+    ----------
+    net : module
+        Called as ``net(spikes)``.
+    spikes : Spikes or Tensor [T, B, n_in]
+
+    Returns
+    -------
+    Summary
+        ``print`` shows it; ``.table()`` is a rich table, ``.rows`` the numbers, ``.dead`` and ``.saturated`` the names.
+
+    Raises
+    ------
+    ValueError
+        If `net` has no Dense layer, or `spikes` no step or no sample.
+    """
+    n_steps, n_samples = spikes.shape[:2]
+    if n_steps < 1 or n_samples < 1:
+        fail("spikes", "of at least one step and one sample", f"shape {list(spikes.shape)}")
+    modes = [(m, m.training) for m in net.modules()]
+    buffers = [(m, name, b, b.clone()) for m in net.modules() for name, b in m.named_buffers(recurse=False)]
+    devices = {p.device for p in net.parameters() if p.device.type == "cuda"}
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        try:
+            net.eval()
+            with record(net) as rec:
+                net(spikes)
+        finally:
+            for module, training in modes:
+                module.training = training
+            for module, name, buffer, kept in buffers:
+                setattr(module, name, buffer.copy_(kept))  # it was written into, or another stands in its place
+    rows = tuple(_row(name, layer, rec.calls.get(name, []), n_samples) for name, layer in _layers(net).items())
+    n = sum(p.numel() for p in net.parameters())
+    found = Summary(f"samples: {n_samples}, steps: {n_steps}, parameters: {n}", rows)
+    for state, names, cure in (
+        ("Dead", found.dead, "larger weights, a lower threshold or more open gates"),
+        ("Saturated", found.saturated, "smaller weights or a higher threshold"),
+    ):
+        if names:
+            log.warning("%s layers: %s. Give them %s.", state, ", ".join(n or "(net)" for n in names), cure)
+    return found
+
+
+def _row(name: str, layer: Dense, calls: list[Call], n_samples: int) -> Row:
+    """Tell of one layer, over all of its calls."""
+    kind = f"{type(layer).__name__} {type(layer.neuron).__name__}{' recurrent' * (layer.recurrent is not None)}"
+    n = sum(p.numel() for p in layer.parameters())
+    row = Row(name, kind, layer.n_in, layer.n_out, n, gated=_gate(layer) is not None)
+    heard = [_events(call.x) for call in calls]
+    fired = [_events(call.spikes) for call in calls if call.spikes is not None]
+    counts = [_count(layer, *of_call) for of_call in zip_longest(calls, heard, fired)]
+    n_open = sum(c.updates_done for c in counts)
+    places = n_open + sum(c.updates_skipped for c in counts)
+    if not places:
+        return row
+    row = replace(row, open_fraction=n_open / places)
+    if all(events is not None for events in heard):
+        done, skipped = sum(c.synops_done for c in counts), sum(c.synops_skipped for c in counts)
+        row = replace(row, synops_done=done / n_samples, synops_skipped=skipped / n_samples)
+    if fired:
+        units = np.unique(np.concatenate([events.idx for events in fired if events is not None]))
+        n_spikes, silent = sum(c.spikes for c in counts), (layer.n_out - len(units)) / layer.n_out
+        active = [_n_active(layer, call, events) for call, events in zip(calls, heard, strict=True)]
+        share = None if None in active else sum(n for n in active if n is not None) / places
+        row = replace(
+            row, rate=n_spikes / places, rate_open=n_spikes / max(n_open, 1), silent=silent, active_share=share
+        )
+    return row
+
+
+def _events(x: Spikes | Tensor) -> Events | None:
+    """Return the events of a spike train, None for a tensor that holds anything but whole counts."""
+    if isinstance(x, Spikes):
+        return x.events
+    try:
+        return events_from_dense(x.detach().cpu().double().numpy())
+    except ValueError:
+        return None
+
+
+def _count(layer: Dense, call: Call, heard: Events | None, fired: Events | None) -> Counts:
+    t, b, n_in = call.x.shape
+    if heard is None:  # its updates count all the same
+        heard = Events(np.zeros((b, t + 1), np.int64), np.zeros(0, np.int32), n_in)
+    return count_layer(
+        "",
+        heard,
+        layer.n_out,
+        spikes=fired,
+        gate=None if call.gate is None else (call.gate.open > 0).cpu().numpy().astype(np.uint8),
+        recurrent=layer.recurrent is not None,
+        initial_spikes=(call.before.spk > 0).cpu().numpy() if isinstance(call.before, LIFState) else None,
+    )
+
+
+def _n_active(layer: Dense, call: Call, heard: Events | None) -> int | None:
+    """Count the active places of a call. Without gradient it has none, so the layer alone runs again to find them."""
+    if heard is None or layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.float64):
+        return None
+    spikes = Spikes.from_events(heard)
+    spikes.values.requires_grad_()  # so that places are listed even where no parameter learns
+    with torch.enable_grad():
+        out = layer.forward(spikes, call.before)[0]
+    return len(out.active.idx) if isinstance(out, Spikes) else None
+
+
+def _gate(layer: Dense) -> RhythmGate | None:
+    return getattr(layer.neuron, "gate", None)
+
+
+def _layers(net: nn.Module) -> dict[str, Dense]:
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, Dense)}
+    if not layers:
+        fail("net", "a module with at least one Dense layer", f"a {type(net).__name__} without")
+    return layers
