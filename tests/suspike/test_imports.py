@@ -37,15 +37,18 @@ def test_without_torch(statement: str) -> None:
 
 
 def test_modules_load_no_optional_package() -> None:
-    found = loaded("import suspike as su; su.nn, su.Spikes, su.convert, su.surrogate")
+    names = ("nn", "Spikes", "convert", "surrogate", "losses", "record", "loader", "train", "plot")
+    found = loaded(f"import suspike as su; {', '.join(f'su.{name}' for name in names)}")
     assert "torch" in found
     assert found.isdisjoint(OPTIONAL)
 
 
 def test_public_names() -> None:
-    for name in ("nn", "convert", "simulate", "energy", "surrogate", "Graph", "Spikes", "Events"):
+    for name in su.__all__:
         assert name in dir(su)
         assert getattr(su, name) is not None
+    assert {"nn", "losses", "Spikes", "Graph", "Events", "record", "summary"} < set(su.__all__)
     assert su.Events.__module__ == "suspike_kernels.layout"
+    assert su.record is su.inspect.record
     with pytest.raises(AttributeError, match="module 'suspike' has no attribute 'nowhere'"):
         su.nowhere  # noqa: B018
