@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import suspike_datasets
 from suspike import energy, export, nn, plot, report
 from suspike._files import make_folder
 from suspike._validate import require_extras
 from suspike.convert import Rounding, to_graph, to_nn
 from suspike.graph import LIF, Graph
-from suspike.loader import Recordings, batches, load_nmnist, shift_camera
+from suspike.loader import Recordings, batches, load_digits, shift_camera
 from suspike.simulate import Result, simulate
 from suspike.train import Epoch, evaluate, fit
 from suspike_kernels.layout import Events
 
 SENSOR = (34, 34)
+N_IN = 2 * SENSOR[0] * SENSOR[1]
 DT_MS, N_STEPS = 3.0, 104
 HIDDEN, CLASSES = 128, 10
 OPEN = 0.26
@@ -50,10 +50,10 @@ class Trained(NamedTuple):
     result: Result
 
 
-def network(*, gated: bool, n_in: int = 2 * SENSOR[0] * SENSOR[1], n_steps: int = N_STEPS) -> nn.Stack:
+def network(*, gated: bool) -> nn.Stack:
     """Return the demo's network: a hidden layer of LIF neurons, with a learned rhythm or always open, and a readout."""
-    gate = nn.RhythmGate(HIDDEN, open=OPEN, n_steps=n_steps) if gated else None
-    hidden = nn.Dense(n_in, HIDDEN, nn.LIF(HIDDEN, beta=0.95, gate=gate))
+    gate = nn.RhythmGate(HIDDEN, open=OPEN, n_steps=N_STEPS) if gated else None
+    hidden = nn.Dense(N_IN, HIDDEN, nn.LIF(HIDDEN, beta=0.95, gate=gate))
     with torch.no_grad():
         hidden.weight.mul_(2)  # a recording has few events a step: start with neurons that fire
     return nn.Stack(hidden, nn.Dense(HIDDEN, CLASSES, nn.LI(CLASSES, beta=0.98)))
@@ -101,7 +101,7 @@ def run(folder: Path, *, cache: Path, seed: int, console: Console) -> None:
     console.rule("2 Training")
     trained: dict[str, Trained] = {}
     for title, gated in (("always open", False), ("gated", True)):
-        console.print(f"{title}: 2312 -> {HIDDEN} LIF -> {CLASSES} LI, {EPOCHS} epochs, seed {seed}")
+        console.print(f"{title}: {N_IN} -> {HIDDEN} LIF -> {CLASSES} LI, {EPOCHS} epochs, seed {seed}")
         seconds = time.perf_counter()
         net, history = train(data, held_out, place / title.replace(" ", "_"), gated=gated, seed=seed)
         seconds = time.perf_counter() - seconds
@@ -132,8 +132,10 @@ def recordings(cache: Path, console: Console) -> tuple[Recordings, Recordings]:
     """Encode the digits where that has not been done, and load both parts through tonic."""
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("encoding digits before an event camera", total=None)
-        root = suspike_datasets.digits_as_nmnist(cache, progress=lambda n, of: bar.update(task, completed=n, total=of))
-    data, held_out = (load_nmnist(root, s, dt_ms=DT_MS, n_steps=N_STEPS, merge=True) for s in ("train", "test"))
+        data, held_out = load_digits(
+            cache, dt_ms=DT_MS, n_steps=N_STEPS, merge=True,
+            progress=lambda n, of: bar.update(task, completed=n, total=of),
+        )  # fmt: skip
     for title, part in (("training", data), ("held out", held_out)):
         mean = len(part.events.idx) / len(part.labels)
         console.print(

@@ -66,6 +66,26 @@ def load_nmnist(
     return Recordings(Events(*binned), labels)
 
 
+def load_digits(
+    cache: str | os.PathLike[str],
+    *,
+    dt_ms: float,
+    n_steps: int | None = None,
+    merge: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Recordings, Recordings]:
+    """Load scikit-learn's digits as an event camera sees them: 1,437 recordings to train on, 360 held out.
+
+    They are encoded into N-MNIST's format under `cache` once (`suspike_datasets.digits_as_nmnist`), which calls
+    ``progress(done, total)``; they come back through tonic. Other parameters and errors are those of `load_nmnist`.
+    """
+    import suspike_datasets
+
+    root = suspike_datasets.digits_as_nmnist(cache, progress=progress)
+    train, held_out = (load_nmnist(root, s, dt_ms=dt_ms, n_steps=n_steps, merge=merge) for s in ("train", "test"))
+    return train, held_out
+
+
 def batches(
     recordings: Recordings,
     *,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pickle
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from suspike._files import make_folder, write_atomic
-from suspike._validate import fail, import_extra, message
+from suspike._validate import fail, import_extra
 from suspike.loader import Loader
 from suspike.losses import mean_over_time
 from suspike.nn import Dense, RhythmGate, gate_parameters
@@ -104,12 +107,13 @@ def fit(
     ImportError
         Without Lightning (the `train` extra).
     ValueError
-        If the folder holds the checkpoint of another network.
+        If the folder holds the checkpoint of another network or of other settings, or a damaged one.
     """
     lightning = import_extra("lightning", extra="train")
     callbacks = import_extra("lightning.pytorch.callbacks", extra="train")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     folder = make_folder(folder, "folder")
+    settings = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "batches an epoch": len(data)}
 
     class Learner(lightning.LightningModule):  # type: ignore[misc, name-defined]  # Lightning is imported on use
         def __init__(self) -> None:
@@ -150,13 +154,15 @@ def fit(
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-            checkpoint["suspike_history"] = self.history
+            checkpoint |= {"suspike_history": self.history, "suspike_settings": settings}
 
         def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             self.history = checkpoint["suspike_history"]
 
     learner = Learner()
     last = folder / "last.ckpt"
+    if last.exists():
+        _require_same_run(last, net, settings)
     keep = callbacks.ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, enable_version_counter=False)
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -170,15 +176,26 @@ def fit(
         # a batch is one gather from memory: workers would only copy it
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)  # within Lightning
-        try:
-            trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        except (RuntimeError, KeyError) as error:
-            if not last.exists() or "state_dict" not in str(error):
-                raise
-            raise ValueError(
-                message("folder", "free, or hold a checkpoint of this network", f"another one's in {last}", str(error))
-            ) from error
+        trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
     weights = io.BytesIO()
     torch.save(net.state_dict(), weights)
     write_atomic(folder / "weights.pt", weights.getvalue())
     return learner.history
+
+
+def _require_same_run(checkpoint: Path, net: nn.Module, settings: Mapping[str, float]) -> None:
+    """Refuse a checkpoint that this run could not have written: going on from it would be a mixture of two."""
+    cure = "Choose another folder, or delete this one."
+    try:
+        saved = torch.load(checkpoint, weights_only=True)
+        shapes = {name: tuple(x.shape) for name, x in saved["state_dict"].items()}
+        found = saved["suspike_settings"]
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        fail("folder", "free, or hold a whole checkpoint of `fit`", f"{checkpoint} ({type(error).__name__})", cure)
+    if shapes != {f"net.{name}": tuple(x.shape) for name, x in net.state_dict().items()}:
+        fail("folder", "free, or hold a checkpoint of this network", f"another one's in {checkpoint}", cure)
+    differing = [
+        f"{name} {found.get(name)} for {value}" for name, value in settings.items() if found.get(name) != value
+    ]
+    if differing:
+        fail("folder", "free, or hold a run of the same settings", f"{', '.join(differing)} in {checkpoint}", cure)

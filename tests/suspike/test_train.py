@@ -107,6 +107,25 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
+def test_a_run_of_other_settings_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    history = fit(toy_net(), tmp_path, epochs=2)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"^`folder` must be free, or hold a run of the same settings, got epochs 2 for 3"
+    ):
+        fit(toy_net(), tmp_path, epochs=3)
+    with pytest.raises(ValueError, match=r"got lr 0\.01 for 0\.02 in .*last\.ckpt\. Choose another folder"):
+        train.fit(toy_net(), *loaders(), epochs=2, folder=tmp_path, lr=2e-2, progress=False)
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+    assert fit(toy_net(), tmp_path, epochs=2) == history
+    for damage in (before[: len(before) // 2], b"", b"not a checkpoint"):
+        (tmp_path / "last.ckpt").write_bytes(damage)
+        with pytest.raises(
+            ValueError, match=r"^`folder` must be free, or hold a whole checkpoint of `fit`, got .*last\.ckpt"
+        ):
+            fit(toy_net(), tmp_path, epochs=2)
+
+
 def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"^`folder` must be a folder that can be made \(.*\), got .*file\. Choose"):
