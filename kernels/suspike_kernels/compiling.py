@@ -30,7 +30,7 @@ def rule(function: F) -> F:
     return compiled
 
 
-def kernel(*, reassociate: bool = False) -> Callable[[F], F]:
+def kernel(*, reassociate: bool = False, allocates: bool = True) -> Callable[[F], F]:
     """Compile a module-level function without the interpreter lock, cached on disk.
 
     Parameters
@@ -38,6 +38,9 @@ def kernel(*, reassociate: bool = False) -> Callable[[F], F]:
     reassociate : bool
         Let sums run in any order and contract to FMA (gradients and row sums). The state update never may: it is
         plain IEEE arithmetic, equal on every machine.
+    allocates : bool
+        A function that makes no array of its own says so, and then counts no references to those that it is given: two
+        atomic additions for each would cost more than a short loop.
     """
     flags: Any = {"reassoc", "contract", "nsz", "arcp"} if reassociate else False
 
@@ -47,6 +50,8 @@ def kernel(*, reassociate: bool = False) -> Callable[[F], F]:
         try:
             # error_model="numpy": no branch on division by zero inside a loop that should vectorise
             options = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": flags}
+            if not allocates:
+                options["_nrt"] = False
             compiled: F = numba.njit(cache=cached, **options)(function)
             return compiled
         finally:

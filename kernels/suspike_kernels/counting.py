@@ -77,6 +77,10 @@ def count_layer(
     gate: NDArray[np.uint8] | None = None,
     recurrent: bool = False,
     initial_spikes: NDArray[np.bool_] | None = None,
+    open_at: NDArray[np.int64] | None = None,
+    input_gates: int = 0,
+    recurrent_gates: int = 0,
+    drive_gate: bool = False,
 ) -> Counts:
     """Count what a fully connected layer did.
 
@@ -94,31 +98,44 @@ def count_layer(
     recurrent : bool
         Whether its spikes come back to it one step later.
     initial_spikes : bool [B, N], optional
-        Its spikes of the step before the first one, when `recurrent`.
+        Its spikes of the step before the first one, when they are fed back.
+    open_at : int64 [B, T], optional
+        How many neurons were open at each step, of a gate that data open; instead of `gate`.
+    input_gates : int
+        Input gates of the layer: every input event costs each of them a synaptic operation of its own.
+    recurrent_gates : int
+        Those of them that the layer's own spikes of the step before enter: each spike costs each of them another.
+    drive_gate : bool
+        Its gates see the current, which is therefore summed everywhere: they spare no synaptic operation.
     """
     n_samples, n_steps = events.n_samples, events.n_steps
     arrivals = events.per_step()  # [B, T]
-    if recurrent and n_steps:
+    n_own = 0
+    if (recurrent or recurrent_gates) and n_steps:
         assert spikes is not None, "a recurrent layer has spikes"
-        arrivals = arrivals.copy()
-        arrivals[:, 1:] += spikes.per_step()[:, :-1]
+        own = np.zeros_like(arrivals)
+        own[:, 1:] = spikes.per_step()[:, :-1]
         if initial_spikes is not None:
-            arrivals[:, 0] += initial_spikes.sum(1)
-    n_open = np.full(n_steps, n_units) if gate is None else gate.astype(np.int64).sum(1)
-    per_step = arrivals.sum(0)
-    done, updates = int(per_step @ n_open), int(n_open.sum()) * n_samples
+            own[:, 0] = initial_spikes.sum(1)
+        arrivals, n_own = arrivals + own if recurrent else arrivals, int(own.sum())
+    n_open = np.full(n_steps, n_units) if gate is None else gate.astype(np.int64).sum(1)  # [T]
+    n_open = np.broadcast_to(n_open, arrivals.shape) if open_at is None else open_at  # [B, T]
+    updates, n_arrivals = int(n_open.sum()), int(arrivals.sum())
+    summed = np.full_like(n_open, n_units) if drive_gate else n_open
+    done = int((arrivals * summed).sum())
+    n_gates = n_units if gate is not None or drive_gate else input_gates
     return Counts(
         name=name,
         samples=n_samples,
         steps=n_samples * n_steps,
         neurons=n_units,
         synapses=(events.n_units + (n_units if recurrent else 0)) * n_units,
-        events=int(per_step.sum()),
-        rows_fetched=int(per_step[n_open > 0].sum()),
-        synops_done=done,
-        synops_skipped=int(per_step.sum()) * n_units - done,
+        events=n_arrivals,
+        rows_fetched=int(arrivals[summed > 0].sum()),
+        synops_done=done + len(events.idx) * input_gates + n_own * recurrent_gates,
+        synops_skipped=n_arrivals * n_units - done,
         updates_done=updates,
         updates_skipped=n_samples * n_steps * n_units - updates,
-        gate_evaluations=0 if gate is None else n_steps * n_units,
+        gate_evaluations=n_steps * n_gates * (n_samples if gate is None else 1),
         spikes=0 if spikes is None else len(spikes.idx),
     )

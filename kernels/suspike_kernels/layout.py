@@ -17,6 +17,18 @@ IntArray = NDArray[np.integer[Any]]
 RESETS = ("zero", "subtract", "none")
 """Reset rules by name; a kernel gets the index (see `rules.reset`)."""
 
+NEURONS = ("lif", "cuba", "adlif")
+"""Neurons by name; a kernel gets the index. IF is "lif" with beta 1; the readouts LI, CubaLI are "lif" and "cuba"."""
+
+GATES = ("none", "table", "input", "drive")
+"""Gates by name; a kernel gets the index."""
+
+SURROGATES = ("triangle", "boxcar", "atan", "fast_sigmoid", "sigmoid")
+"""Surrogate derivatives by name; a kernel gets the index (see `rules.surrogate`)."""
+
+N_COMPACT = 2
+"""The first so many of `SURROGATES` are of compact support: they alone serve the event path."""
+
 
 class Events(NamedTuple):
     """Spikes or input events of a batch, as compressed lists, sample after sample.
@@ -154,50 +166,115 @@ def check_events(events: Events, name: str = "events") -> Events:
     return events
 
 
-class DenseArrays(NamedTuple):
-    """The synapses of a fully connected layer; a source's weights are one row, so an event gathers one row.
+FULL = np.zeros(0, np.int64)
+"""The geometry of a fully connected layer."""
+
+
+class SynapseArrays(NamedTuple):
+    """The synapses of a layer; a source's weights are one row, so an event gathers one row.
 
     Attributes
     ----------
-    weight : float [n_in, N]
+    weight : float [n_in, N], or [kernel_h * C_in, kernel_w * C_out] of a convolution (`geometry.Geometry`)
     recurrent : float [N, N], or [0, N] where there is none
         Row ``i`` is what unit ``i``'s spike adds one step later.
     bias : float [N]
         Added at every step.
+    geometry : int64 [12], or [0] where every source reaches every neuron
+        Of a convolution: `geometry.Geometry.array`.
     """
 
     weight: FloatArray
     recurrent: FloatArray
     bias: FloatArray
+    geometry: NDArray[np.int64] = FULL
 
 
-class LIFArrays(NamedTuple):
-    """The neurons of a LIF layer.
+class NeuronArrays(NamedTuple):
+    """The neurons of a layer; a parameter that a kind does not have is an empty array.
 
     Attributes
     ----------
+    kind : int
+        Index into `NEURONS`; it says how many state variables there are: see `n_states`.
     beta : float [N]
-        Leak a step, 0 to 1.
+        Leak of the membrane a step, 0 to 1.
     threshold : float [N]
+        Infinity for a readout, which never fires.
     reset : int
         Index into `RESETS`.
+    attached : int
+        1 where the gradient also runs through the spike that a reset sees, 0 where that is a constant.
+    decay : float [N] or [0]
+        Decay a step of the second variable: synaptic current ("cuba") or adaptation ("adlif").
+    a, b : float [N] or [0]
+        How the membrane and a spike drive the adaptation ("adlif").
     """
 
+    kind: int
     beta: FloatArray
     threshold: FloatArray
     reset: int
+    attached: int
+    decay: FloatArray
+    a: FloatArray
+    b: FloatArray
+
+
+def lif_arrays(beta: FloatArray, threshold: FloatArray, reset: int, *, attached: bool = False) -> NeuronArrays:
+    """Return LIF neurons: one state variable, the membrane."""
+    none = beta[:0]
+    return NeuronArrays(0, beta, threshold, reset, int(attached), none, none, none)
+
+
+def n_states(neurons: NeuronArrays) -> int:
+    """Return the number of state variables of a neuron: 1 for "lif", else 2."""
+    return 1 if neurons.kind == 0 else 2
 
 
 class GateArrays(NamedTuple):
-    """A gate that is a function of time alone, as tables; [0, N] tables mean always open (and cost nothing).
+    """What opens the neurons; G gates stand for N // G neighbouring neurons each.
 
     Attributes
     ----------
-    open : uint8 [T, N] or [0, N]
-        1 where the neuron updates at that step.
-    near : uint8 [T, N] or [0, N]
-        1 where the gate is near its own threshold, so that a gradient of the gate is wanted there.
+    kind : int
+        Index into `GATES`.
+    open, near : uint8 [1 or B, T, G], else [0, 0, 0]
+        "table": 1 where the gate is open; 1 where it is near its own threshold, so that its gradient is wanted there
+        (all 0, or an empty array, when none is). One table for all samples, or one each.
+    a : float [B, T, G], else [0, 0, 0]
+        "input": what the input adds to the gate's activation, its bias included.
+    recurrent : float [N, G] or [0, G]
+        "input": row ``i`` is what unit ``i``'s spike adds to the activation one step later.
+    kappa : float [N] or [0]
+        "drive": the gate opens where ``|cur| > kappa``.
+    width : float [G] or [0]
+        "input", "drive": half the support of the straight-through gradient, in units of the activation.
+    scale : float [G] or [0]
+        "input", "drive": half the support of the ramp that stands for the open fraction in a loss.
     """
 
+    kind: int
     open: NDArray[np.uint8]
     near: NDArray[np.uint8]
+    a: FloatArray
+    recurrent: FloatArray
+    kappa: FloatArray
+    width: FloatArray
+    scale: FloatArray
+
+
+def always_open(dtype: Any) -> GateArrays:
+    """Return the absence of a gate."""
+    return table_gate(np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0, 0), np.uint8), dtype)
+
+
+def table_gate(is_open: NDArray[np.uint8], near: NDArray[np.uint8], dtype: Any) -> GateArrays:
+    """Return a gate given by its bits: `is_open`, `near` uint8 [1 or B, T, G]; `near` may be empty."""
+    kind, none = int(is_open.shape[0] > 0), np.zeros(0, dtype)
+    return GateArrays(kind, is_open, near, none.reshape(0, 0, 0), none.reshape(0, 0), none, none, none)
+
+
+def n_gates(gate: GateArrays, n_units: int) -> int:
+    """Return the number of gates G of `n_units` neurons: 0 where they are always open."""
+    return (0, gate.open.shape[2], gate.a.shape[2], n_units)[gate.kind]

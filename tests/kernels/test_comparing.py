@@ -68,23 +68,28 @@ def test_same_events_fails_on_each_part() -> None:
 
 
 def test_same_run_and_close_fields_look_at_every_field() -> None:
-    case = make_case()
-    run = reference.lif_forward(*case.forward, width=0.5)
+    case = make_case(neuron="adlif", gate="input", trace=True, current=True)
+    run = case.forward(reference)
     assert_same_run(run, run)
-    for name in ("value", "slope", "v", "spk"):
+    for name in set(run._fields) - {"spikes", "active"}:
         with pytest.raises(AssertionError, match=name):
-            assert_same_run(run._replace(**{name: getattr(run, name) + np.float32(1)}), run)
+            assert_same_run(run._replace(**{name: getattr(run, name) + getattr(run, name).dtype.type(1)}), run)
     for name in ("spikes", "active"):
         with pytest.raises(AssertionError, match=name):
-            assert_same_run(run._replace(**{name: case.events}), run)
-    grads = reference.lif_backward(*case.backward(run))
-    assert_close_fields(grads, grads, 1e-5)
-    assert_same_fields(grads, grads)
-    for name in grads._fields:
-        wrong = grads._replace(**{name: getattr(grads, name) * np.float32(1 + 1e-3)})
-        for compare in (lambda a, b: assert_close_fields(a, b, 1e-5), assert_same_fields):
-            with pytest.raises(AssertionError, match=name):
-                compare(wrong, grads)
+            assert_same_run(run._replace(**{name: case.sources}), run)
+    for gate in ("input", "drive"):
+        case = make_case(neuron="adlif", gate=gate, trace=True, current=True)
+        grads = case.backward(reference, case.forward(reference))
+        assert_close_fields(grads, grads, 1e-5)
+        assert_same_fields(grads, grads)
+        for name in grads._fields:
+            wrong = grads._replace(**{name: getattr(grads, name) * np.float32(1 + 1e-3)})
+            if not getattr(grads, name).any():
+                assert name in ("gate", "gate_recurrent", "kappa")
+                continue
+            for compare in (lambda a, b: assert_close_fields(a, b, 1e-5), assert_same_fields):
+                with pytest.raises(AssertionError, match=name):
+                    compare(wrong, grads)
 
 
 def test_numeric_gradient_of_a_square() -> None:

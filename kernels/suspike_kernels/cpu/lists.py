@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.steps import append, columns
+from suspike_kernels.layout import Events, FloatArray, offsets
 
 
 @kernel()
@@ -39,3 +43,56 @@ def at_dense(ptr: Any, idx: Any, dense: Any, out: Any) -> None:
         for t in range(dense.shape[0]):
             for e in range(ptr[b, t], ptr[b, t + 1]):
                 out[e] = dense[t, b, idx[e]]
+
+
+def from_dense(counts: FloatArray, *, most: float | None = None) -> Events | None:
+    """Return the events of whole counts [T, B, N] in two passes, or None where others stand in it.
+
+    None is also returned where their mean is above `most`, before the second pass.
+    `layout.events_from_dense` says what is wrong, and takes any type.
+    """
+    n_steps, n_samples, n = counts.shape
+    per_step = np.zeros((n_samples, n_steps), np.int64)
+    if not _count(counts, per_step) or (most is not None and per_step.sum() > most * counts.size):
+        return None
+    ptr = offsets(per_step)
+    idx = np.empty(int(per_step.sum()) + n, np.int32)  # an append writes one entry ahead
+    _fill(counts, per_step, ptr, idx, np.zeros(n, np.uint8))
+    return Events(ptr, idx[: len(idx) - n], n)
+
+
+@kernel(reassociate=True, allocates=False)  # sums of whole numbers
+def _count(dense: Any, per_step: Any) -> bool:
+    """Set `per_step` [B, T] to each step's sum; say whether all are whole numbers from 0."""
+    whole = True
+    for t in range(dense.shape[0]):
+        for b in range(dense.shape[1]):
+            total, bad = dense.dtype.type(0), False
+            for k in columns(0, dense.shape[2]):
+                x = dense[t, b, k]
+                total += x
+                bad |= (x < 0) | (x != np.floor(x)) | (x - x != 0)
+            if bad:
+                whole = False
+            else:
+                per_step[b, t] = np.int64(total)
+    return whole
+
+
+@kernel(allocates=False)
+def _fill(dense: Any, per_step: Any, ptr: Any, idx: Any, flags: Any) -> None:
+    n = dense.shape[2]
+    for b in range(dense.shape[1]):
+        for t in range(dense.shape[0]):
+            if per_step[b, t] == 0:
+                continue
+            for k in columns(0, n):
+                flags[k] = dense[t, b, k] != 0
+            used = append(flags, idx, ptr[b, t], 0, n)
+            if used - ptr[b, t] == per_step[b, t]:
+                continue
+            used = ptr[b, t]
+            for k in range(n):  # a unit that counts twice stands twice
+                for _ in range(np.int64(dense[t, b, k])):
+                    idx[used] = k
+                    used += 1

@@ -1,4 +1,7 @@
-"""Sums and products of weight rows: where the work is, so the order of a sum is left to the compiler here."""
+"""Sums and products of weight rows: where the work is. The order of a sum is free here.
+
+Columns low .. high - 1 are the part of a layer that is touched: all of it, or a segment of open gates.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,39 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_8
 
 
-@kernel(reassociate=True)
-def add_rows(acc: Any, matrix: Any, idx: Any, low: int, high: int) -> None:
-    """Add ``matrix[idx[e]]`` for e in low .. high - 1 to `acc`, four rows a pass: a quarter of the traffic on `acc`."""
-    n = acc.shape[0]
-    e = low
-    while e + 4 <= high:
-        a, b, c, d = matrix[idx[e]], matrix[idx[e + 1]], matrix[idx[e + 2]], matrix[idx[e + 3]]
-        for k in range(n):
-            acc[k] += (a[k] + b[k]) + (c[k] + d[k])
-        e += 4
-    while e < high:
-        a = matrix[idx[e]]
-        for k in range(n):
-            acc[k] += a[k]
-        e += 1
+@kernel()
+def scratch(n_rows: int, n_columns: int, like: Any) -> Any:
+    """Return an uninitialised matrix whose rows begin at cache lines if their length allows; a split load costs two."""
+    size = like.itemsize
+    raw = np.empty(n_rows * n_columns + 64 // size, like.dtype)
+    skip = (-address(raw) % 64) // size
+    return raw[skip : skip + n_rows * n_columns].reshape(n_rows, n_columns)
 
 
-@kernel(reassociate=True)
+@kernel(reassociate=True, allocates=False)
+def add_rows(acc: Any, matrix: Any, idx: Any, first: int, last: int, low: int, high: int) -> None:
+    """Add ``matrix[idx[e], low:high]`` for e in first .. last - 1 to ``acc[low:high]``."""
+    if first == last:
+        return
+    k = low
+    while k + 64 <= high:
+        add_64(acc, matrix, idx, first, last, k)
+        k += 64
+    while k + 16 <= high:
+        add_16(acc, matrix, idx, first, last, k)
+        k += 16
+    if k < high:
+        rest = acc[k:high]  # from 0: see `steps`
+        for e in range(first, last):
+            row = matrix[idx[e], k:high]
+            for j in range(rest.shape[0]):
+                rest[j] += row[j]
+
+
+@kernel(reassociate=True, allocates=False)
 def dot(x: Any, y: Any) -> Any:
     """Return the inner product of two vectors."""
     total = x.dtype.type(0)
@@ -35,24 +51,20 @@ def dot(x: Any, y: Any) -> Any:
     return total
 
 
-@kernel(reassociate=True)
-def dot_rows(matrix: Any, idx: Any, low: int, high: int, x: Any, out: Any) -> None:
-    """Set ``out[e - low]`` to the inner product of ``matrix[idx[e]]`` and `x`, four rows a pass: `x` is read once."""
-    n = x.shape[0]
-    e = low
-    while e + 4 <= high:
-        p, q, r, s = matrix[idx[e]], matrix[idx[e + 1]], matrix[idx[e + 2]], matrix[idx[e + 3]]
-        a = b = c = d = x.dtype.type(0)
-        for k in range(n):
-            a += p[k] * x[k]
-            b += q[k] * x[k]
-            c += r[k] * x[k]
-            d += s[k] * x[k]
-        out[e - low], out[e - low + 1], out[e - low + 2], out[e - low + 3] = a, b, c, d
-        e += 4
-    while e < high:
-        out[e - low] = dot(matrix[idx[e]], x)
+@kernel(reassociate=True, allocates=False)
+def add_dots(matrix: Any, idx: Any, first: int, last: int, x: Any, low: int, high: int, out: Any, at: int) -> None:
+    """Add to ``out[at + e - first]`` the product of ``matrix[idx[e]]`` and `x`, in the columns low .. high - 1."""
+    middle = low + (high - low) // 16 * 16
+    e = first
+    while e + 8 <= last:
+        dot_8(matrix, idx, e, x, low, middle, out, at + e - first)
+        e += 8
+    while e < last:
+        dot_1(matrix, idx, e, x, low, middle, out, at + e - first)
         e += 1
+    if middle < high:
+        for f in range(first, last):
+            out[at + f - first] += dot(matrix[idx[f], middle:high], x[middle:high])
 
 
 @kernel()
@@ -71,7 +83,7 @@ def largest_count(ptr: Any, idx: Any, n_units: int) -> int:
     return largest
 
 
-@kernel()
+@kernel(allocates=False)
 def by_source(ptr: Any, idx: Any, n_sources: int, shift: int, steps: Any, start: Any) -> None:
     """Sort one sample's events by source: source i's steps (plus `shift`) are ``steps[start[i] : start[i + 1]]``.
 
@@ -81,11 +93,11 @@ def by_source(ptr: Any, idx: Any, n_sources: int, shift: int, steps: Any, start:
         Offsets into `idx`.
     steps : int32, at least as long as the events of the sample
         Written.
-    start : int64 [n_sources + 1]
+    start : int64, longer than `n_sources`
         Written.
     """
     low, n_steps = ptr[0], ptr.shape[0] - 1
-    start[:] = 0
+    start[: n_sources + 1] = 0
     for e in range(low, ptr[n_steps]):
         start[idx[e] + 1] += 1
     for i in range(n_sources):
@@ -99,13 +111,35 @@ def by_source(ptr: Any, idx: Any, n_sources: int, shift: int, steps: Any, start:
     start[0] = 0
 
 
-@kernel(reassociate=True)
-def add_by_source(grad: Any, later: Any, ptr: Any, idx: Any, shift: int, steps: Any, start: Any) -> None:
-    """Add to each row i of `grad` the rows of `later` [T, N] at the steps (plus `shift`) of source i's events.
+@kernel(allocates=False)
+def add_by_source(grad: Any, later: Any, steps: Any, start: Any, touched: Any, kept: Any) -> None:
+    """Add to each row i of `grad` the rows of `later` [T, N] at the steps of source i's events.
 
-    Gathering by source reads and writes each row of `grad` once a sample instead of once an event.
+    Gathering by source reads and writes each row of `grad` once a sample instead of once an event. Where gates were
+    closed, `later` is 0: blocks of BLOCK columns are gathered from the steps alone that touched them.
+
+    Parameters
+    ----------
+    steps, start
+        From `by_source`.
+    touched : uint8 [T + 1, blocks], or [0, 0] where every step touched everything
+    kept : int32, as long as `steps`
+        Scratch.
     """
-    by_source(ptr, idx, grad.shape[0], shift, steps, start)
-    for i in range(grad.shape[0]):
-        if start[i] < start[i + 1]:
-            add_rows(grad[i], later, steps, start[i], start[i + 1])
+    n_sources, n = grad.shape
+    if touched.shape[0] == 0:
+        for i in range(n_sources):
+            add_rows(grad[i], later, steps, start[i], start[i + 1], 0, n)
+        return
+    for block in range(touched.shape[1]):
+        low, high = block * BLOCK, min(block * BLOCK + BLOCK, n)
+        for i in range(n_sources):
+            n_kept = 0
+            for e in range(start[i], start[i + 1]):
+                kept[n_kept] = steps[e]  # no branch: written, and kept by moving on
+                n_kept += int(touched[steps[e], block])
+            add_rows(grad[i], later, kept, 0, n_kept, low, high)
+
+
+BLOCK = 64
+"""Columns that are skipped together in a gather of gradients: the widest sum that stays in registers."""

@@ -43,11 +43,15 @@ def assert_close(found: Any, wanted: Any, rel: float, name: str = "array", *, fl
 
 
 def assert_same_run(found: Any, wanted: Any) -> None:
-    """Two `LIFRun`s are equal to the last bit."""
+    """Two `Run`s are equal to the last bit, but for `ramp`: a sum of floats, whose order is free."""
     assert_same_events(found.spikes, wanted.spikes, "spikes")
     assert_same_events(found.active, wanted.active, "active")
-    for name in ("value", "slope", "v", "spk"):
+    for name in ("value", "distance", "state", "spk", "trace"):
         assert_same_bits(getattr(found, name), getattr(wanted, name), name)
+    for name in ("n_open", "open_at"):
+        assert getattr(found, name).dtype == np.int64, name
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name, strict=True)
+    assert_close(found.ramp, wanted.ramp, 10 * float(np.finfo(wanted.ramp.dtype).eps), "ramp")
 
 
 def assert_close_fields(found: Any, wanted: Any, rel: float) -> None:

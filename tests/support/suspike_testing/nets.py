@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,16 @@ def gradients(net: su.nn.Stack, x: Any, state: tuple[Any, ...]) -> tuple[list[An
 
 def dense_of(out: Any) -> np.ndarray:
     return (out if isinstance(out, Tensor) else out.dense()).detach().numpy()
+
+
+KINDS = ("event", "fused", "torch")
+"""The paths of a layer; "event" is given lists, the others dense tensors."""
+
+
+def on_path(kind: str) -> Any:
+    """A context in which dense tensors take the path `kind`; lists go their own way."""
+    return contextlib.nullcontext() if kind == "event" else su.nn.path(kind)
+
+
+def input_for(kind: str, counts: Tensor) -> Any:
+    return su.Spikes.from_dense(counts) if kind == "event" else counts

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from suspike_kernels.cpu import vectors
+
+# by name: `suspike_kernels.cpu.forward` is the function
+KERNELS = tuple(
+    import_module(f"suspike_kernels.cpu.{name}")
+    for name in ("forward", "backward", "gating", "gradients", "patches", "rows", "steps")
+)
+"""The modules of a layer's passes."""
 
 
 class Poisoned:
@@ -22,15 +32,91 @@ class Poisoned:
         dtype = np.dtype(dtype)
         return np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max // 2, dtype)
 
+    @classmethod
+    def empty_like(cls, array: np.ndarray) -> np.ndarray:
+        return cls.empty(array.shape, array.dtype)
+
+
+def _check(fits: Any, what: str) -> None:
+    if not fits:
+        raise IndexError(what)
+
+
+def _rows(matrix: np.ndarray, idx: np.ndarray, first: int, last: int, low: int, high: int) -> np.ndarray:
+    """The rows of `matrix` that entries first .. last - 1 name, in columns low .. high - 1; nothing may lie outside."""
+    _check(0 <= first <= last <= len(idx), f"entries {first}:{last} of {len(idx)}")
+    _check(0 <= low <= high <= matrix.shape[1], f"columns {low}:{high} of {matrix.shape[1]}")
+    chosen = idx[first:last]
+    _check(((0 <= chosen) & (chosen < len(matrix))).all(), f"rows {chosen} of {len(matrix)}")
+    return matrix[chosen, low:high]
+
+
+def _adder(width: int) -> Callable[..., None]:
+    def add(acc: Any, matrix: Any, idx: Any, low: int, high: int, column: int) -> None:
+        _check(column + width <= len(acc), f"columns {column}:{column + width} of {len(acc)}")
+        acc[column : column + width] += _rows(matrix, idx, low, high, column, column + width).sum(0)
+
+    return add
+
+
+def _dotter(n_rows: int) -> Callable[..., None]:
+    def dot(matrix: Any, idx: Any, e: int, x: Any, low: int, high: int, out: Any, at: int) -> None:
+        _check((high - low) % 16 == 0, f"columns {low}:{high} are no whole vectors")
+        _check(high <= len(x), f"columns {low}:{high} of {len(x)}")
+        _check(0 <= at and at + n_rows <= len(out), f"sums {at}:{at + n_rows} of {len(out)}")
+        out[at : at + n_rows] += _rows(matrix, idx, e, e + n_rows, low, high) @ x[low:high]
+
+    return dot
+
+
+def _add_run(acc: Any, to: int, matrix: Any, row: int, column: int, length: int) -> None:
+    _check(0 <= to and to + length <= len(acc), f"columns {to}:{to + length} of {len(acc)}")
+    acc[to : to + length] += _run(matrix, row, column, length)
+
+
+def _dot_run(matrix: Any, row: int, column: int, x: Any, at: int, length: int) -> Any:
+    _check(0 <= at and at + length <= len(x), f"columns {at}:{at + length} of {len(x)}")
+    return _run(matrix, row, column, length) @ x[at : at + length]
+
+
+def _run(matrix: Any, row: int, column: int, length: int) -> Any:
+    return _rows(matrix, np.array([row]), 0, 1, column, column + length)[0]
+
+
+def _flag_word(flags: Any, k: int) -> np.uint64:
+    _check(0 <= k and k + 64 <= len(flags), f"flags {k}:{k + 64} of {len(flags)}")
+    return np.uint64(sum(1 << j for j in range(64) if flags[k + j]))
+
+
+def _lowest_bit(word: Any) -> int:
+    assert word, "the place of no bit is undefined"
+    return (int(word) & -int(word)).bit_length() - 1
+
+
+STAND_INS = {
+    vectors.add_64: _adder(64),
+    vectors.add_16: _adder(16),
+    vectors.dot_8: _dotter(8),
+    vectors.dot_1: _dotter(1),
+    vectors.add_run: _add_run,
+    vectors.dot_run: _dot_run,
+    vectors.flag_word: _flag_word,
+    vectors.lowest_bit: _lowest_bit,
+    vectors.address: lambda array: array.ctypes.data,
+}
+"""Plain functions for what is written in the compiler's own language; `tests/kernels/test_vectors.py` compares them."""
+
 
 @contextmanager
 def poisoned(*modules: ModuleType) -> Iterator[None]:
     """Swap the kernels that `modules` name for their Python functions, and their `np` for a `Poisoned`."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in modules:
+        for module in modules or KERNELS:
             for name, value in vars(module).copy().items():
                 if hasattr(value, "py_func"):
                     patch.setattr(module, name, value.py_func)
                 elif value is np:
                     patch.setattr(module, name, Poisoned())
+                elif any(value is intrinsic for intrinsic in STAND_INS):
+                    patch.setattr(module, name, STAND_INS[value])
         yield

@@ -1,0 +1,168 @@
+"""A layer's forward pass: one sample at a time, state in the nearest cache, weight rows from the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu import gating, steps
+from suspike_kernels.cpu.gating import segments
+from suspike_kernels.cpu.patches import add_patches
+from suspike_kernels.cpu.rows import add_rows, scratch
+from suspike_kernels.layout import Events, n_gates, offsets
+from suspike_kernels.pool import over_samples
+from suspike_kernels.reference import NO_SURROGATE, Layer, Run, Surrogate
+
+
+def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = False, n_threads: int = 1) -> Run:
+    """Run a layer: see `reference.forward`. `n_threads` share the samples and change no bit of the result."""
+    events, n = layer.events, len(layer.synapses.bias)
+    n_samples, dtype = events.n_samples, layer.state.dtype
+    n_spk = np.zeros((n_samples, events.n_steps), np.int64)
+    n_act = np.zeros_like(n_spk)
+    state, spk = layer.state.copy(), layer.spk.copy()
+    out = np.empty((events.n_steps if trace else 0, n_samples, n), dtype)
+    n_open = np.zeros((n_samples, n_gates(layer.gate, n)), np.int64)
+    ramp = np.zeros(n_open.shape, dtype)
+    open_at = np.zeros((n_samples, events.n_steps if layer.gate.kind > 1 else 0), np.int64)
+    shared = segments(layer.gate, n, near=False)
+    half = dtype.type(surrogate.width)
+    parts = over_samples(
+        lambda low, high: _forward(
+            layer, shared, state, spk, half, low, high, n_spk, n_act, out, n_open, ramp, open_at
+        ),
+        n_samples,
+        n_threads,
+    )
+    s_idx, a_idx, value, distance = (np.concatenate(p) if len(parts) > 1 else p[0] for p in zip(*parts, strict=True))
+    spikes, active = Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n)
+    return Run(spikes, active, value, distance, state, spk, out, n_open, ramp, open_at)
+
+
+@kernel()
+def _forward(
+    layer: Any,
+    shared: Any,
+    state: Any,
+    spk: Any,
+    width: Any,
+    low: int,
+    high: int,
+    n_spk: Any,
+    n_act: Any,
+    out: Any,
+    n_open: Any,
+    ramp: Any,
+    open_at: Any,
+) -> Any:
+    """Run samples low .. high - 1; what is [S, B, N], [B, N] or [B, T] holds or takes all samples."""
+    n_steps, n, dtype = n_spk.shape[1], spk.shape[1], state.dtype
+    s_idx, a_idx = np.empty(0, np.int32), np.empty(0, np.int32)
+    value, distance = np.empty(0, dtype), np.empty(0, dtype)
+    vectors, flags = scratch(2, n, state), np.ones((4, n), np.uint8)
+    activation, before = np.empty(n_open.shape[1], dtype), np.empty(n + 1, np.int32)
+    edges = np.zeros((2, n // 32 + 1), np.int32)
+    edges[1] = n
+    seg_low, seg_high = (shared.low, shared.high) if shared.ptr.shape[0] else (edges[0], edges[1])
+    n_s = n_a = 0
+    for b in range(low, high):
+        share = (b - low + 1) / (high - low)  # memory that is never written is only address space
+        s_idx = _room(s_idx, n_s, n_steps * n + 1, share)
+        if width > 0:
+            a_idx = _room(a_idx, n_a, n_steps * n + 1, share)
+            value, distance = _room(value, n_a, n_steps * n, share), _room(distance, n_a, n_steps * n, share)
+        n_s, n_a = _run_sample(
+            b, layer, shared, state, spk, width, n_spk, n_act, out, n_open, ramp, open_at, s_idx, a_idx, value,
+            distance, n_s, n_a, vectors[0], vectors[1], activation, before, flags[0], flags[1], flags[2], flags[3],
+            seg_low, seg_high,
+        )  # fmt: skip
+    return s_idx[:n_s], a_idx[:n_a], value[:n_a], distance[:n_a]
+
+
+@kernel()
+def _room(array: Any, used: int, wanted: int, share: float) -> Any:
+    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones.
+
+    `share` of the work is done: the copy is as long as the rest will need if it goes on like this, and a fifth more,
+    since copying again costs more than address space that is never touched.
+    """
+    if used + wanted <= array.shape[0]:
+        return array
+    longer = np.empty(int(1.2 * used / share) + wanted, array.dtype)
+    longer[:used] = array[:used]
+    return longer
+
+
+@kernel(allocates=False)
+def _run_sample(
+    b: int, layer: Any, shared: Any, state: Any, spk: Any, width: Any, n_spk: Any, n_act: Any, out: Any, n_open: Any,
+    ramp: Any, open_at: Any, s_idx: Any, a_idx: Any, value: Any, distance: Any, n_s: int, n_a: int, cur: Any,
+    apart: Any, activation: Any, before: Any, fired: Any, active: Any, is_open: Any, is_near: Any,
+    seg_low: Any, seg_high: Any,
+) -> Any:  # fmt: skip
+    """Run sample b, append to the lists, and return how many entries the two have then."""
+    gate, given, events = layer.gate, layer.current, layer.events
+    weight, recurrent, bias, geometry = layer.synapses
+    kind, beta, threshold, reset, _, decay, a, jump = layer.neurons
+    ptr, idx, has_table, in_patches = events.ptr, events.idx, shared.ptr.shape[0] > 0, geometry.shape[0] > 0
+    n_steps, n, dtype = n_spk.shape[1], spk.shape[1], state.dtype
+    one, zero = dtype.type(1), dtype.type(0)
+    v, x = state[0, b], state[state.shape[0] - 1, b]
+    for k in range(n):
+        fired[k] = spk[b, k] > zero
+    last, first, end = before, 0, steps.append(fired, before, 0, 0, n)
+    first_seg, last_seg = 0, 1
+    for t in range(n_steps):
+        if has_table:
+            for k in steps.columns(0, n):
+                is_open[k] = shared.open[t, k]
+            first_seg, last_seg = shared.ptr[t], shared.ptr[t + 1]
+        elif gate.kind == 1 or gate.kind == 2:
+            if gate.kind == 2:
+                gating.activate(gate, b, t, last, first, end, activation)
+            gating.spread_open(gate, b, t, activation, is_open, is_near, False)
+            last_seg = gating.find_segments(is_open, is_near, seg_low, seg_high)
+        for s in range(first_seg, last_seg):
+            left, right = seg_low[s], seg_high[s]
+            steps.start_current(bias, given, b, t, cur, left, right)
+            if not in_patches:
+                add_rows(cur, weight, idx, ptr[b, t], ptr[b, t + 1], left, right)
+            if recurrent.shape[0]:
+                add_rows(cur, recurrent, last, first, end, left, right)
+        if in_patches and first_seg < last_seg:
+            add_patches(cur, weight, geometry, idx, ptr[b, t], ptr[b, t + 1])
+        if gate.kind == 3:
+            gating.drive_open(gate, cur, activation, is_open, is_near)
+        if gate.kind > 1:
+            gating.tally(gate, activation, n_open[b], ramp[b])
+            for k in range(n):
+                open_at[b, t] += is_open[k]
+        last, first, first_a = s_idx, n_s, n_a
+        for s in range(first_seg, last_seg):
+            left, right = seg_low[s], seg_high[s]
+            steps.advance(kind, beta, decay, v, x, cur, is_open, left, right)
+            steps.flag(v, threshold, width, is_open, fired, active, apart, left, right)
+            if width > zero:
+                n_a = steps.append(active, a_idx, n_a, left, right)
+            n_s = steps.append(fired, s_idx, n_s, left, right)
+        end = n_s
+        for e in range(first_a, n_a):
+            k = a_idx[e]
+            value[e] = one if fired[k] else zero
+            distance[e] = apart[k]
+        steps.settle(threshold, reset, v, s_idx, first, end)
+        if kind == 2:
+            for s in range(first_seg, last_seg):
+                steps.adapt(decay, a, jump, v, x, fired, is_open, seg_low[s], seg_high[s])
+        if out.shape[0]:
+            for k in steps.columns(0, n):
+                out[t, b, k] = v[k]
+        n_spk[b, t], n_act[b, t] = end - first, n_a - first_a
+    if n_steps:
+        for k in range(n):
+            spk[b, k] = zero
+        for e in range(first, end):
+            spk[b, last[e]] = one
+    return n_s, n_a

@@ -1,0 +1,111 @@
+"""Gradients through one step of the neurons low .. high - 1 of a sample; the sums may run in any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suspike_kernels import rules
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.steps import columns
+
+
+@kernel(reassociate=True, allocates=False)
+def through_adaptation(
+    rho: Any, a: Any, b: Any, dv: Any, dw: Any, jump: Any, v: Any, w: Any, fired: Any, is_open: Any, by_rho: Any,
+    by_a: Any, by_b: Any, d_gate: Any, near: bool, want_neurons: bool, low: int, high: int,
+) -> None:  # fmt: skip
+    """Go back through the adaptation of adaptive neurons: `dw` becomes the gradient by the adaptation a step earlier.
+
+    Parameters
+    ----------
+    dv : float [N]
+        Gradient by the membrane after reset: what the adaptation passes on is added.
+    jump : float [N]
+        Takes the gradient by the spike.
+    v, w : float [N]
+        Membrane after reset, adaptation before the step; read where `near` or `want_neurons`.
+    fired, is_open : uint8 [N]
+    d_gate : float [N]
+        Takes the gradient by the gate, if `near`.
+    """
+    one, zero, dtype = np.float32(1), dv.dtype.type(0), dv.dtype
+    if near:
+        for k in columns(low, high):
+            d_gate[k] = dw[k] * (rules.adapt(w[k], v[k], dtype.type(fired[k]), rho[k], a[k], b[k]) - w[k])
+    if want_neurons:
+        for k in columns(low, high):
+            d, spk = dw[k] if is_open[k] else zero, dtype.type(fired[k])
+            by_a[k] += d * (one - rho[k]) * v[k]
+            by_b[k] += d * (one - rho[k]) * spk
+            by_rho[k] += d * (w[k] - (a[k] * v[k] + b[k] * spk))
+    for k in columns(low, high):
+        rest = dw[k] * (one - rho[k]) if is_open[k] else zero
+        dv[k] += rest * a[k]
+        jump[k] = rest * b[k]
+        dw[k] = rho[k] * dw[k] if is_open[k] else dw[k]
+
+
+@kernel(reassociate=True, allocates=False)
+def by_gate(
+    kind: int, beta: Any, decay: Any, dv: Any, dx: Any, v: Any, x: Any, cur: Any, d_gate: Any, low: int, high: int
+) -> None:
+    """Set `d_gate` [N] to the gradient by each neuron's gate: how far a step moves the state, weighed by its gradient.
+
+    For adaptive neurons it is added: `through_adaptation` has set its part.
+    """
+    if kind == 0:
+        for k in columns(low, high):
+            d_gate[k] = dv[k] * (rules.leak(v[k], cur[k], beta[k]) - v[k])
+    elif kind == 1:
+        for k in columns(low, high):
+            i = rules.leak(x[k], cur[k], decay[k])
+            d_gate[k] = dv[k] * (rules.leak(v[k], i, beta[k]) - v[k]) + dx[k] * (i - x[k])
+    else:
+        for k in columns(low, high):
+            d_gate[k] += dv[k] * (rules.leak_adapted(v[k], cur[k], x[k], beta[k]) - v[k])
+
+
+@kernel(reassociate=True, allocates=False)
+def by_leaks(
+    kind: int, by_beta: Any, by_decay: Any, dv: Any, dx: Any, v: Any, x: Any, cur: Any, is_open: Any, low: int,
+    high: int,
+) -> None:  # fmt: skip
+    """Add to the gradients by the leaks [N]."""
+    zero = dv.dtype.type(0)
+    if kind == 0:
+        for k in columns(low, high):
+            by_beta[k] += dv[k] * v[k] if is_open[k] else zero
+    elif kind == 1:
+        for k in columns(low, high):
+            by_beta[k] += dv[k] * v[k] if is_open[k] else zero
+            by_decay[k] += (dv[k] + dx[k]) * x[k] if is_open[k] else zero
+    else:
+        for k in columns(low, high):
+            by_beta[k] += dv[k] * (v[k] - (cur[k] - x[k])) if is_open[k] else zero
+
+
+@kernel(reassociate=True, allocates=False)
+def through_update(
+    kind: int, beta: Any, decay: Any, dv: Any, dx: Any, later: Any, t: int, is_open: Any, by_bias: Any, low: int,
+    high: int,
+) -> None:  # fmt: skip
+    """Go back through the update: row t of `later` takes the gradient by the current, `dv`, `dx` that by the state."""
+    zero = dv.dtype.type(0)
+    if kind == 0:
+        for k in columns(low, high):
+            later[t, k] = dv[k] if is_open[k] else zero
+            dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
+    elif kind == 1:
+        for k in columns(low, high):
+            later[t, k] = dv[k] + dx[k] if is_open[k] else zero
+            dx[k] = decay[k] * later[t, k] if is_open[k] else dx[k]
+            dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
+    else:
+        for k in columns(low, high):
+            later[t, k] = (np.float32(1) - beta[k]) * dv[k] if is_open[k] else zero
+            dx[k] -= later[t, k]
+            dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
+    for k in columns(low, high):
+        by_bias[k] += later[t, k]

@@ -1,0 +1,96 @@
+"""One step of the neurons low .. high - 1 of a sample, and the lists that it leaves; vectorised, plain IEEE arithmetic.
+
+The functions of an inner loop take arrays, not the structures that hold them: each array taken out of a structure is
+counted, by an atomic addition that costs as much as a short loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suspike_kernels import rules
+from suspike_kernels.compiling import kernel, rule
+from suspike_kernels.cpu.vectors import flag_word, lowest_bit
+
+
+@rule
+def columns(low: int, high: int) -> Any:
+    """Return the range low .. high - 1 as unsigned numbers: a signed index may be negative for all the compiler knows.
+
+    The test for that keeps a loop from being vectorised (measured: 15 times slower); slices instead of indices would
+    count references, which costs more than a short loop.
+    """
+    return range(np.uint64(low), np.uint64(high))
+
+
+@kernel(allocates=False)
+def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open: Any, low: int, high: int) -> None:
+    """Move `v` [N] to the membrane before reset, and the synaptic current `x` [N] where there is one."""
+    if kind == 0:
+        for k in columns(low, high):
+            v[k] = rules.select(is_open[k] != 0, rules.leak(v[k], cur[k], beta[k]), v[k])
+    elif kind == 1:
+        for k in columns(low, high):
+            i = rules.leak(x[k], cur[k], decay[k])
+            x[k] = rules.select(is_open[k] != 0, i, x[k])
+            v[k] = rules.select(is_open[k] != 0, rules.leak(v[k], i, beta[k]), v[k])
+    else:
+        for k in columns(low, high):
+            v[k] = rules.select(is_open[k] != 0, rules.leak_adapted(v[k], cur[k], x[k], beta[k]), v[k])
+
+
+@kernel(allocates=False)
+def flag(
+    v: Any, threshold: Any, width: Any, is_open: Any, fired: Any, active: Any, distance: Any, low: int, high: int
+) -> None:
+    """Flag who fires and who carries a gradient; `distance` [N] from the threshold is kept for the latter."""
+    for k in columns(low, high):
+        distance[k] = v[k] - threshold[k]
+        fired[k] = is_open[k] & rules.fires(v[k], threshold[k])
+        active[k] = is_open[k] & (abs(distance[k]) < width)
+
+
+@kernel(allocates=False)
+def append(flags: Any, idx: Any, used: int, low: int, high: int) -> int:
+    """Append the flagged units to `idx` behind its `used` entries, and return how many there are then."""
+    k = low
+    while k + 64 <= high:
+        word = flag_word(flags, k)
+        while word:
+            idx[used] = k + lowest_bit(word)
+            used += 1
+            word &= word - np.uint64(1)
+        k += 64
+    while k < high:  # no branch: the entry is written, and kept by moving on
+        idx[used] = k
+        used += int(flags[k])
+        k += 1
+    return used
+
+
+@kernel(allocates=False)
+def settle(threshold: Any, reset: int, v: Any, idx: Any, first: int, last: int) -> None:
+    """Reset the neurons ``idx[first:last]``, which fired."""
+    for e in range(first, last):
+        k = idx[e]
+        v[k] = rules.reset(v[k], threshold[k], reset)
+
+
+@kernel(allocates=False)
+def adapt(rho: Any, a: Any, b: Any, v: Any, w: Any, fired: Any, is_open: Any, low: int, high: int) -> None:
+    """Move the adaptation `w` [N] of adaptive neurons, after the reset."""
+    for k in columns(low, high):
+        spk = v.dtype.type(fired[k])
+        w[k] = rules.select(is_open[k] != 0, rules.adapt(w[k], v[k], spk, rho[k], a[k], b[k]), w[k])
+
+
+@kernel(allocates=False)
+def start_current(bias: Any, given: Any, b: int, t: int, cur: Any, low: int, high: int) -> None:
+    """Set `cur` [N] to the bias and the given current [T, B, N] of the step, if there is one."""
+    for k in columns(low, high):
+        cur[k] = bias[k]
+    if given.shape[0]:
+        for k in columns(low, high):
+            cur[k] += given[t, b, k]

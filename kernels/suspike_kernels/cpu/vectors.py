@@ -1,0 +1,247 @@
+"""Vector loops that the compiler does not find by itself, as LLVM vectors: any processor, float32 or float64.
+
+A compiled loop over ``acc[k] += row[k]`` writes its sums back to memory for every four rows and checks at run time
+that nothing overlaps; here the sums of 64 columns stay in registers while the rows go by. Measured on one AVX-512
+core, rows of 256 float32 from the second-level cache: 28 to 31 G additions/s against 16 to 18; products 29 against 17.
+
+Arrays are contiguous and of one float type, indices int32: anything else is refused when a kernel is compiled. Nothing
+more is checked: indices, columns and alignment (any) are the caller's. The order of a sum is free here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+_INT = ir.IntType(64)
+_ANY_ORDER = ("reassoc", "nsz", "contract")
+
+
+def _const(value: int) -> ir.Constant:
+    return ir.Constant(_INT, value)
+
+
+def _check_arrays(floats: tuple[Any, ...], idx: Any) -> None:
+    """Refuse arrays that an address and a row length do not describe."""
+    if any(x.layout != "C" for x in (*floats, idx)):
+        raise TypingError(f"arrays must be contiguous, got {[str(x) for x in (*floats, idx)]}")
+    if len({x.dtype for x in floats}) > 1 or idx.dtype != types.int32:
+        raise TypingError(f"arrays must be of one float type, idx int32, got {[str(x) for x in (*floats, idx)]}")
+
+
+def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return the address of an array's first entry."""
+    return context.make_array(kind)(context, builder, value).data
+
+
+def _width_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Return the number of columns of a 2-D array: its rows lie one behind the other."""
+    return builder.extract_value(context.make_array(kind)(context, builder, value).shape, 1)
+
+
+def _load(builder: Any, pointer: Any, vector: ir.VectorType, align: int) -> Any:
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    value.align = align
+    return value
+
+
+def _store(builder: Any, value: Any, pointer: Any, align: int) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
+
+
+def _row(builder: Any, matrix: Any, n_columns: Any, idx: Any, e: Any) -> Any:
+    """Return the address of row ``idx[e]``."""
+    i = builder.sext(builder.load(builder.gep(idx, [e])), _INT)
+    return builder.gep(matrix, [builder.mul(i, n_columns)])
+
+
+def _entry(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
+    """Return the address of an entry of a 2-D array."""
+    first = builder.mul(row, _width_of(context, builder, kind, value))
+    return builder.gep(_data(context, builder, kind, value), [builder.add(first, column)])
+
+
+def _adder(width: int) -> Callable[..., None]:
+    """Make ``add(acc, matrix, idx, low, high, column)`` for `width` columns from `column` on."""
+
+    @intrinsic
+    def add(_: Any, acc: Any, matrix: Any, idx: Any, low: Any, high: Any, column: Any) -> Any:
+        """Add ``matrix[idx[e], column:column + width]`` for e in low .. high - 1 to ``acc[column:column + width]``."""
+        _check_arrays((acc, matrix), idx)
+        signature = types.void(acc, matrix, idx, types.intp, types.intp, types.intp)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            a, m, index = (_data(context, builder, sig.args[i], args[i]) for i in range(3))
+            first, last, column = args[3:]
+            scalar, align = context.get_data_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
+            vector = ir.VectorType(scalar, width)
+            n_columns = _width_of(context, builder, sig.args[1], args[1])
+            base, out = builder.gep(m, [column]), builder.gep(a, [column])
+            total = cgutils.alloca_once_value(builder, _load(builder, out, vector, align))
+
+            def row(e: Any) -> Any:
+                return _load(builder, _row(builder, base, n_columns, index, e), vector, align)
+
+            middle = builder.add(first, builder.and_(builder.sub(last, first), _const(-4)))
+            with cgutils.for_range_slice(builder, first, middle, _const(4)) as (e, _):
+                p, q, r, s = (row(builder.add(e, _const(j))) for j in range(4))
+                pair, other = (builder.fadd(x, y, flags=_ANY_ORDER) for x, y in ((p, q), (r, s)))
+                four = builder.fadd(pair, other, flags=_ANY_ORDER)
+                builder.store(builder.fadd(builder.load(total), four, flags=_ANY_ORDER), total)
+            with cgutils.for_range_slice(builder, middle, last, _const(1)) as (e, _):
+                builder.store(builder.fadd(builder.load(total), row(e), flags=_ANY_ORDER), total)
+            _store(builder, builder.load(total), out, align)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    made: Callable[..., None] = add
+    return made
+
+
+add_64 = _adder(64)
+add_16 = _adder(16)
+
+
+def _dotter(n_rows: int) -> Callable[..., None]:
+    """Make ``dot(matrix, idx, e, x, low, high, out, at)`` for `n_rows` rows, a power of two up to 16."""
+
+    @intrinsic
+    def dot(_: Any, matrix: Any, idx: Any, e: Any, x: Any, low: Any, high: Any, out: Any, at: Any) -> Any:
+        """Add to ``out[at + j]`` the product of ``matrix[idx[e + j]]`` and `x` in the columns low .. high - 1.
+
+        ``high - low`` is a multiple of 16. The sums of all rows end in one vector by a tree of shuffles.
+        """
+        _check_arrays((matrix, x, out), idx)
+        signature = types.void(matrix, idx, types.intp, x, types.intp, types.intp, out, types.intp)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            m, index, by, target = (_data(context, builder, sig.args[i], args[i]) for i in (0, 1, 3, 6))
+            scalar, align = context.get_data_type(sig.args[3].dtype), sig.args[3].dtype.bitwidth // 8
+            vector = ir.VectorType(scalar, 16)
+            n_columns = _width_of(context, builder, sig.args[0], args[0])
+            rows = [_row(builder, m, n_columns, index, builder.add(args[2], _const(j))) for j in range(n_rows)]
+            sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * 16)) for _ in rows]
+            with cgutils.for_range_slice(builder, args[4], args[5], _const(16)) as (k, _):
+                factor = _load(builder, builder.gep(by, [k]), vector, align)
+                for row, total in zip(rows, sums, strict=True):
+                    part = _load(builder, builder.gep(row, [k]), vector, align)
+                    product = builder.fmul(part, factor, flags=_ANY_ORDER)
+                    builder.store(builder.fadd(builder.load(total), product, flags=_ANY_ORDER), total)
+            parts, lanes = [builder.load(total) for total in sums], 16
+            while len(parts) > 1:  # two vectors become one that holds half as many partial sums of each
+                parts = [_fold(builder, p, q, 16) for p, q in zip(parts[::2], parts[1::2], strict=True)]
+            while lanes > n_rows:
+                lanes //= 2
+                parts = [_fold(builder, parts[0], parts[0], lanes)]
+            place = builder.gep(target, [args[7]])
+            before = _load(builder, place, ir.VectorType(scalar, n_rows), align)
+            _store(builder, builder.fadd(before, parts[0]), place, align)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    made: Callable[..., None] = dot
+    return made
+
+
+dot_8 = _dotter(8)
+dot_1 = _dotter(1)
+
+
+def _fold(builder: Any, p: Any, q: Any, lanes: int) -> Any:
+    """Add neighbouring lanes of `p` followed by `q`, and keep the first `lanes` sums."""
+    index = ir.VectorType(ir.IntType(32), lanes)
+    even = builder.shuffle_vector(p, q, ir.Constant(index, list(range(0, 2 * lanes, 2))))
+    odd = builder.shuffle_vector(p, q, ir.Constant(index, list(range(1, 2 * lanes, 2))))
+    return builder.fadd(even, odd, flags=_ANY_ORDER)
+
+
+@intrinsic
+def add_run(_: Any, acc: Any, to: Any, matrix: Any, row: Any, column: Any, length: Any) -> Any:
+    """Add ``matrix[row, column:column + length]`` to ``acc[to:to + length]``."""
+    _check_arrays((acc, matrix), types.Array(types.int32, 1, "C"))
+    signature = types.void(acc, types.intp, matrix, types.intp, types.intp, types.intp)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        target = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        source = _entry(context, builder, sig.args[2], args[2], args[3], args[4])
+        scalar, align = context.get_data_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
+        middle = builder.and_(args[5], _const(-16))
+        for width, low, high in ((16, _const(0), middle), (1, middle, args[5])):
+            vector = ir.VectorType(scalar, width)
+            with cgutils.for_range_slice(builder, low, high, _const(width)) as (k, _):
+                place, part = builder.gep(target, [k]), builder.gep(source, [k])
+                total = builder.fadd(_load(builder, place, vector, align), _load(builder, part, vector, align))
+                _store(builder, total, place, align)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def dot_run(_: Any, matrix: Any, row: Any, column: Any, x: Any, at: Any, length: Any) -> Any:
+    """Return the product of ``matrix[row, column:column + length]`` and ``x[at:at + length]``."""
+    _check_arrays((matrix, x), types.Array(types.int32, 1, "C"))
+    signature = x.dtype(matrix, types.intp, types.intp, x, types.intp, types.intp)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _entry(context, builder, sig.args[0], args[0], args[1], args[2])
+        by = builder.gep(_data(context, builder, sig.args[3], args[3]), [args[4]])
+        scalar, align = context.get_data_type(sig.args[3].dtype), sig.args[3].dtype.bitwidth // 8
+        middle, sums = builder.and_(args[5], _const(-16)), []
+        for width, low, high in ((16, _const(0), middle), (1, middle, args[5])):
+            vector = ir.VectorType(scalar, width)
+            total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * width))
+            with cgutils.for_range_slice(builder, low, high, _const(width)) as (k, _):
+                p, q = (_load(builder, builder.gep(side, [k]), vector, align) for side in (source, by))
+                product = builder.fmul(p, q, flags=_ANY_ORDER)
+                builder.store(builder.fadd(builder.load(total), product, flags=_ANY_ORDER), total)
+            sums.append(builder.load(total))
+        for lanes in (8, 4, 2, 1):
+            sums[0] = _fold(builder, sums[0], sums[0], lanes)
+        return builder.extract_element(builder.fadd(sums[0], sums[1]), ir.Constant(ir.IntType(32), 0))
+
+    return signature, generate
+
+
+@intrinsic
+def flag_word(_: Any, flags: Any, k: Any) -> Any:
+    """Return which of ``flags[k:k + 64]`` (uint8) are not 0, as the bits of a uint64, the first one lowest."""
+    signature = types.uint64(flags, types.intp)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        vector = ir.VectorType(ir.IntType(8), 64)
+        bits = builder.icmp_unsigned("!=", _load(builder, pointer, vector, 1), ir.Constant(vector, [0] * 64))
+        return builder.bitcast(bits, _INT)
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(_: Any, word: Any) -> Any:
+    """Return the place of the lowest bit set in a uint64 that is not 0."""
+    signature = types.int64(types.uint64)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature, generate
+
+
+@intrinsic
+def address(_: Any, array: Any) -> Any:
+    """Return the address of an array's first entry, to align scratch memory by."""
+    signature = types.int64(array)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(_data(context, builder, sig.args[0], args[0]), _INT)
+
+    return signature, generate

@@ -1,0 +1,227 @@
+"""Sums, products and lists written for the vector unit, against numpy: odd sizes and places, nothing else touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core.errors import TypingError
+from suspike_testing.cases import random_events
+from suspike_testing.poison import STAND_INS
+
+from suspike_kernels.cpu import rows, steps, vectors
+
+DTYPES = ("float32", "float64")
+N_COLUMNS = [1, 7, 15, 16, 17, 31, 64, 65, 80, 127, 133, 200]
+
+
+def numbers(rng: np.random.Generator, dtype: str, *shape: int, skew: int = 0) -> np.ndarray:
+    """Small whole numbers, whose sums and products are exact, `skew` entries behind wherever memory begins."""
+    flat = rng.integers(-9, 10, int(np.prod(shape)) + skew).astype(dtype)
+    return flat[skew:].reshape(shape)
+
+
+@st.composite
+def problems(draw: Any) -> tuple[np.random.Generator, str, int, int, int, int, int]:
+    """A seed, a float type, columns, a stretch of them, how many rows to add, and a skew."""
+    n = draw(st.sampled_from(N_COLUMNS))
+    low = draw(st.sampled_from([0, 0, *range(1, n), n]))
+    high = draw(st.sampled_from([n, n, *range(low, n)]))
+    rng = np.random.default_rng(draw(st.integers(0, 9999)))
+    n_rows = draw(st.sampled_from([0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 25]))
+    return rng, draw(st.sampled_from(DTYPES)), n, low, high, n_rows, draw(st.integers(0, 3))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(problems())
+def test_add_rows(problem: Any) -> None:
+    rng, dtype, n, low, high, n_rows, skew = problem
+    acc, matrix = numbers(rng, dtype, n, skew=skew), numbers(rng, dtype, 5, n, skew=3 - skew)
+    idx = rng.integers(0, 5, n_rows + 4).astype(np.int32)
+    wanted = acc.copy()
+    wanted[low:high] += matrix[idx[2 : 2 + n_rows], low:high].sum(0)
+    rows.add_rows(acc, matrix, idx, 2, 2 + n_rows, low, high)
+    np.testing.assert_array_equal(acc, wanted)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(problems())
+def test_add_dots(problem: Any) -> None:
+    rng, dtype, n, low, high, n_rows, skew = problem
+    x, matrix = numbers(rng, dtype, n, skew=skew), numbers(rng, dtype, 5, n, skew=3 - skew)
+    idx = rng.integers(0, 5, n_rows + 4).astype(np.int32)
+    out = numbers(rng, dtype, n_rows + 2 + skew)
+    wanted = out.copy()
+    wanted[1 : 1 + n_rows] += matrix[idx[2 : 2 + n_rows], low:high] @ x[low:high]
+    rows.add_dots(matrix, idx, 2, 2 + n_rows, x, low, high, out, 1)
+    np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_row_has_its_own_place_in_a_product(dtype: str) -> None:
+    """Products that differ by powers of two: a lane that went astray would show."""
+    matrix = np.zeros((8, 48), dtype)
+    matrix[np.arange(8), np.arange(8) * 5] = 2.0 ** np.arange(8)
+    out = np.zeros(8, dtype)
+    rows.add_dots(matrix, np.arange(8, dtype=np.int32)[::-1].copy(), 0, 8, np.ones(48, dtype), 0, 48, out, 0)
+    assert out.tolist() == [128, 64, 32, 16, 8, 4, 2, 1]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(problems(), st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+def test_append(problem: Any, density: float) -> None:
+    rng, _, n, low, high, used, skew = problem
+    flags = (rng.random(n + skew) < density).astype(np.uint8)[skew:]
+    found = np.flatnonzero(flags[low:high]) + low
+    idx = np.full(used + len(found) + 2, -5, np.int32)
+    assert steps.append(flags, idx, used, low, high) == used + len(found)
+    np.testing.assert_array_equal(idx[used : used + len(found)], found)
+    assert (idx[:used] == -5).all()
+    assert idx[-1] == -5, "one entry behind the last may be written, not two"
+
+
+def test_append_stops_at_its_end() -> None:
+    """Whatever the length, words of 64 flags and the rest begin and end where they should, amid flags that are set."""
+    flags, idx = np.ones(220, np.uint8), np.empty(220, np.int32)
+    for low in (0, 5):
+        for length in range(200):
+            assert steps.append(flags, idx, 0, low, low + length) == length
+            np.testing.assert_array_equal(idx[:length], np.arange(low, low + length))
+
+
+@numba.njit
+def word_of(flags: Any, k: int) -> Any:
+    return vectors.flag_word(flags, k)
+
+
+@numba.njit
+def bit_of(word: Any) -> Any:
+    return vectors.lowest_bit(word)
+
+
+def test_words_and_bits() -> None:
+    rng = np.random.default_rng(0)
+    for density in (0.0, 0.02, 0.5, 1.0):
+        flags = (rng.random(70) < density).astype(np.uint8)
+        for k in (0, 1, 6):
+            wanted = sum(int(flag) << j for j, flag in enumerate(flags[k : k + 64]))
+            assert word_of(flags, k) == wanted
+            assert STAND_INS[vectors.flag_word](flags, k) == wanted
+    for bit in range(64):
+        word = np.uint64((int(rng.integers(2**62)) << (bit + 1)) % 2**64 | 1 << bit)
+        assert bit_of(word) == STAND_INS[vectors.lowest_bit](word) == bit
+
+
+@numba.njit
+def through_intrinsics(acc: Any, wide: Any, matrix: Any, idx: Any, out: Any, x: Any) -> None:
+    vectors.add_64(wide, matrix, idx, 0, 6, 3)
+    vectors.add_16(acc, matrix, idx, 1, 3, 2)
+    vectors.dot_8(matrix, idx, 1, x, 3, 51, out, 0)
+    vectors.dot_1(matrix, idx, 0, x, 5, 21, out, 8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stand_ins_do_the_same(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    idx = rng.integers(0, 7, 9).astype(np.int32)
+    matrix, x = numbers(rng, dtype, 7, 67), numbers(rng, dtype, 67)
+    found = [numbers(rng, dtype, n) for n in (18, 67, 9)]
+    wanted = [array.copy() for array in found]
+    through_intrinsics(found[0], found[1], matrix, idx, found[2], x)
+    add_64, add_16, dot_8, dot_1 = (
+        STAND_INS[getattr(vectors, name)] for name in ("add_64", "add_16", "dot_8", "dot_1")
+    )
+    add_64(wanted[1], matrix, idx, 0, 6, 3)
+    add_16(wanted[0], matrix, idx, 1, 3, 2)
+    dot_8(matrix, idx, 1, x, 3, 51, wanted[2], 0)
+    dot_1(matrix, idx, 0, x, 5, 21, wanted[2], 8)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@numba.njit
+def run_sum(acc: Any, to: int, matrix: Any, row: int, column: int, length: int) -> None:
+    vectors.add_run(acc, to, matrix, row, column, length)
+
+
+@numba.njit
+def run_product(matrix: Any, row: int, column: int, x: Any, at: int, length: int) -> Any:
+    return vectors.dot_run(matrix, row, column, x, at, length)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_runs_of_one_row(dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    for length in range(52):
+        acc, matrix = numbers(rng, dtype, 60, skew=1), numbers(rng, dtype, 4, 55)
+        wanted, row, column, at = acc.copy(), length % 4, length % 4, length % 7
+        stretch = matrix[row, column : column + length]
+        product = run_product(matrix, row, column, acc, at, length)
+        assert product == stretch @ acc[at : at + length]
+        assert product == STAND_INS[vectors.dot_run](matrix, row, column, acc, at, length)
+        wanted[at : at + length] += stretch
+        stood_in = acc.copy()
+        STAND_INS[vectors.add_run](stood_in, at, matrix, row, column, length)
+        run_sum(acc, at, matrix, row, column, length)
+        np.testing.assert_array_equal(acc, wanted)
+        np.testing.assert_array_equal(stood_in, wanted)
+
+
+def test_what_an_address_does_not_describe_is_refused() -> None:
+    acc, matrix, idx = np.zeros(16, np.float32), np.ones((16, 16), np.float32), np.zeros(1, np.int32)
+    rows.add_rows(acc, matrix, idx, 0, 1, 0, 16)
+    for wrong in (matrix.T, matrix[:, ::2], matrix.astype(np.float64)):
+        with pytest.raises(TypingError, match="arrays must be"):
+            rows.add_rows(acc, wrong, idx, 0, 1, 0, 16)
+        with pytest.raises(TypingError, match="arrays must be"):
+            rows.add_dots(wrong, idx, 0, 1, acc, 0, 16, acc.copy(), 0)
+    with pytest.raises(TypingError, match="arrays must be"):
+        rows.add_rows(acc, matrix, idx.astype(np.int64), 0, 1, 0, 16)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scratch_is_aligned_and_apart(dtype: str) -> None:
+    like, kept = np.zeros(1, dtype), []
+    for n_rows, n_columns in ((1, 1), (3, 16), (7, 5), (0, 4), (2, 1000)):
+        found = rows.scratch(n_rows, n_columns, like)
+        assert found.shape == (n_rows, n_columns)
+        assert found.dtype == dtype
+        assert found.ctypes.data % 64 == 0 or not found.size
+        found[:] = len(kept)
+        kept.append(found)
+    for i, array in enumerate(kept):
+        assert (array == i).all()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 999), n=st.sampled_from([1, 20, 70, 150]), n_steps=st.sampled_from([0, 1, 9]),
+    shift=st.sampled_from([0, 1]), density=st.sampled_from([0.0, 0.2, 0.9]), dtype=st.sampled_from(DTYPES),
+)  # fmt: skip
+def test_rows_by_source(seed: int, n: int, n_steps: int, shift: int, density: float, dtype: str) -> None:
+    rng, n_sources = np.random.default_rng(seed), 6
+    events = random_events(rng, n_steps, 2, n_sources, density)
+    ptr, own = events.ptr[1], int(events.ptr[1, -1] - events.ptr[1, 0])
+    at_source, start = np.full(own + 1, -5, np.int32), np.full(n_sources + 3, -5, np.int64)
+    rows.by_source(ptr, events.idx, n_sources, shift, at_source, start)
+    assert (start[n_sources + 1 :] == -5).all()
+    assert at_source[-1] == -5
+    counts = events.dense(np.int64)[:, 1]
+    for i in range(n_sources):
+        wanted = np.repeat(np.arange(n_steps), counts[:, i]) + shift
+        np.testing.assert_array_equal(at_source[start[i] : start[i + 1]], wanted)
+    later = numbers(rng, dtype, n_steps + 1, n)
+    later[-1] = 0
+    touched = (rng.random((n_steps + 1, -(-n // rows.BLOCK))) < 0.5).astype(np.uint8)
+    masked = later * np.repeat(touched, rows.BLOCK, axis=1)[:, :n]
+    moved = np.zeros((n_steps + 1, n_sources), np.int64)
+    moved[shift : shift + n_steps] = counts
+    for blocks, added in ((touched[:0], later), (touched, masked)):
+        grad = numbers(rng, dtype, n_sources, n)
+        wanted = grad + moved.T.astype(dtype) @ added
+        rows.add_by_source(grad, later, at_source, start, blocks, np.empty(own + 1, np.int32))
+        np.testing.assert_array_equal(grad, wanted)
