@@ -12,7 +12,8 @@ from torch import Tensor
 
 from suspike._validate import fail
 from suspike.graph import LI, LIF, Graph, Layer, Rhythm
-from suspike.nn import gates, layers, neurons
+from suspike.nn import layers, neurons, readouts, rhythms
+from suspike.nn.gates import Gate
 from suspike_kernels.layout import FloatArray
 
 log = logging.getLogger(__name__)
@@ -80,18 +81,27 @@ def _layer(name: str, module: torch.nn.Module) -> Layer:
     neuron = module.neuron
     bias = _array(module.weight.new_zeros(module.n_out) if module.bias is None else module.bias)
     made: LIF | LI
-    if isinstance(neuron, neurons.LI):
+    if type(neuron) is readouts.LI and neuron.gate is None:
         made = LI(_array(neuron.beta))
-    else:
-        gate = None if neuron.gate is None else _rhythm(neuron.gate)
+    elif isinstance(neuron, (neurons.LIF, neurons.IF)):
+        gate = None if neuron.gate is None else _rhythm(name, neuron.gate)
         made = LIF(_array(neuron.beta), _array(neuron.threshold), neuron.reset, gate)
+    else:
+        gated = "" if neuron.gate is None else " with a gate"
+        rule = "IF, LIF, or LI without a gate: a Graph holds no other"
+        fail(f"neuron of layer {name!r}", rule, f"{type(neuron).__name__}{gated}")
     recurrent = None if module.recurrent is None else _array(module.recurrent)
     return Layer(name, _array(module.weight), bias, made, recurrent)
 
 
-def _rhythm(gate: gates.RhythmGate) -> Rhythm:
-    parts = (gate.bias, gate.amplitude, gate.phase, gate.period)
-    return Rhythm(*(_array(p).astype(np.float64) for p in parts))
+def _rhythm(name: str, gate: Gate) -> Rhythm:
+    if not isinstance(gate, rhythms.RhythmGate) or isinstance(gate, rhythms.SoftGate):
+        fail(f"gate of layer {name!r}", "a RhythmGate: a Graph holds no other", f"a {type(gate).__name__}")
+    bias, amplitude, phase = (
+        np.repeat(_array(p).astype(np.float64), gate.group_size, axis=0)
+        for p in (gate.bias, gate.amplitude, gate.phase)
+    )
+    return Rhythm(bias, amplitude, phase, _array(gate.period).astype(np.float64))
 
 
 def _round(layer: Layer, max_count: int) -> tuple[Layer, Rounding]:
@@ -126,13 +136,13 @@ def _on(array: FloatArray, grid: float) -> FloatArray:
 
 def _module(layer: Layer) -> layers.Dense:
     n, neuron = layer.n_units, layer.neuron
-    made: neurons.LIF | neurons.LI
+    made: neurons.LIF | readouts.LI
     if isinstance(neuron, LI):
-        made = neurons.LI(n, beta=0.5)
+        made = readouts.LI(n, beta=0.5)
     else:
         gate = None if neuron.gate is None else _gate(neuron.gate)
         made = neurons.LIF(n, beta=0.5, reset=neuron.reset, gate=gate)
-        made.fixed_threshold = torch.from_numpy(neuron.threshold.copy())
+        made.level.fixed = torch.from_numpy(neuron.threshold.copy())
     made.leak.fixed = torch.from_numpy(neuron.beta.copy())
     module = layers.Dense(layer.n_in, n, made, recurrent=layer.recurrent is not None)
     for name in ("weight", "bias", "recurrent"):
@@ -142,8 +152,8 @@ def _module(layer: Layer) -> layers.Dense:
     return module
 
 
-def _gate(rhythm: Rhythm) -> gates.RhythmGate:
-    gate = gates.RhythmGate(len(rhythm.bias), open=0.5, periods=[3.0] * len(rhythm.period))
+def _gate(rhythm: Rhythm) -> rhythms.RhythmGate:
+    gate = rhythms.RhythmGate(len(rhythm.bias), open=0.5, periods=[3.0] * len(rhythm.period))
     gate.fixed_period = torch.from_numpy(rhythm.period.copy())
     for name in ("bias", "amplitude", "phase"):
         setattr(gate, name, torch.nn.Parameter(torch.from_numpy(getattr(rhythm, name).copy())))

@@ -154,7 +154,7 @@ def predictions(result: Result) -> np.ndarray:
 def spikes_of_torch(graph: Graph, events: Events) -> np.ndarray:
     """Run a graph's first layer by the plain torch path on dense tensors: its spikes [T, B, N]."""
     layer, parts = to_nn(graph)[0], np.array_split(np.arange(events.n_samples), max(1, events.n_samples // BATCH))
-    with torch.no_grad():  # in parts: dense input is large
+    with torch.no_grad(), nn.path("torch"):  # in parts: dense input is large
         return np.concatenate([layer(torch.from_numpy(events.take(p).dense()))[0].numpy() for p in parts], axis=1)
 
 

@@ -19,12 +19,17 @@ from suspike._summary import SATURATED_RATE as SATURATED_RATE
 from suspike._summary import Row as Row
 from suspike._summary import Summary as Summary
 from suspike._validate import fail, message
-from suspike.nn import LI, Dense, GateTable, LIFState, LIState, RhythmGate
+from suspike.nn import Conv2d, Dense, DriveGate, Gate, GateTable, GateUse, InputGate, path
+from suspike.nn.states import State
 from suspike.spikes import Spikes
 from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.cpu.patches import count_synops
 from suspike_kernels.layout import Events, events_from_dense
 
 log = logging.getLogger(__name__)
+
+Layered = Dense | Conv2d
+"""The layers that are recorded and summed up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +39,21 @@ class Call:
     Parameters
     ----------
     x : Spikes or Tensor [T, B, n_in]
-    before : LIFState or LIState or None
+    before : state or None
         The state passed in; None from rest.
     spikes : Spikes or Tensor [T, B, N] or None
         What it fired: Spikes for Spikes, a tensor for a tensor; None for a readout.
     membrane : Tensor [T, B, N] or None
         Of a readout; None for a layer that fires.
-    gate : GateTable of [T, N] or None
-        The gate of this very call; None when always open.
+    gate : GateTable of [T, G], GateUse or None
+        The gate of this very call: its table, or what data made of it; None when always open.
     """
 
     x: Spikes | Tensor
-    before: LIFState | LIState | None
+    before: State | None
     spikes: Spikes | Tensor | None
     membrane: Tensor | None
-    gate: GateTable | None
+    gate: GateTable | GateUse | None
 
 
 class Record(Mapping[str, Call]):
@@ -74,7 +79,7 @@ class Record(Mapping[str, Call]):
 
 @contextmanager
 def record(net: nn.Module) -> Iterator[Record]:
-    """Collect what every `Dense` layer in `net` puts out while the context is open, with gradient.
+    """Collect what every `Dense` and `Conv2d` layer in `net` puts out while the context is open, with gradient.
 
     After ``with su.record(net) as rec: out, _ = net(spikes)`` a term like ``rec["0"].spikes.counts().mean()`` may
     enter the loss. What was recorded lives as long as `rec` does; nothing of it stays in the modules.
@@ -82,7 +87,7 @@ def record(net: nn.Module) -> Iterator[Record]:
     Parameters
     ----------
     net : module
-        Its Dense layers may stand anywhere in its tree; those it has on entry are recorded, at each of their calls.
+        Its layers may stand anywhere in its tree; those it has on entry are recorded, at each of their calls.
 
     Yields
     ------
@@ -91,21 +96,21 @@ def record(net: nn.Module) -> Iterator[Record]:
     Raises
     ------
     ValueError
-        If `net` has no Dense layer.
+        If `net` has no such layer.
     """
     layers, rec = _layers(net), Record()
-    tables: dict[nn.Module, GateTable] = {}
+    tables: dict[nn.Module, GateTable | GateUse] = {}
 
     # a gate runs within its layer's call, so its latest table is that call's, even where layers share the gate
-    def keep_table(gate: nn.Module, _: Any, table: GateTable) -> None:
+    def keep_table(gate: nn.Module, _: Any, table: GateTable | GateUse) -> None:
         tables[gate] = table
 
-    def keep_call(name: str, layer: Dense, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
+    def keep_call(name: str, layer: Layered, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
         given = dict(zip(("x", "state"), args, strict=False)) | kwargs
         out, gate = result[0], _gate(layer)
         if gate is not None and gate not in tables:
             fail("net", "left as it is while recorded", f"another gate in layer {name!r}", "Open a new record.")
-        fires = not isinstance(layer.neuron, LI)
+        fires = layer.neuron.fires
         call = Call(
             given["x"],
             given.get("state"),
@@ -145,7 +150,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
     Raises
     ------
     ValueError
-        If `net` has no Dense layer, or `spikes` no step or no sample.
+        If `net` has no `Dense` or `Conv2d` layer, or `spikes` no step or no sample.
     """
     n_steps, n_samples = spikes.shape[:2]
     if n_steps < 1 or n_samples < 1:
@@ -175,7 +180,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
     return found
 
 
-def _row(name: str, layer: Dense, calls: list[Call], n_samples: int) -> Row:
+def _row(name: str, layer: Layered, calls: list[Call], n_samples: int) -> Row:
     """Tell of one layer, over all of its calls."""
     kind = f"{type(layer).__name__} {type(layer.neuron).__name__}{' recurrent' * (layer.recurrent is not None)}"
     n = sum(p.numel() for p in layer.parameters())
@@ -188,7 +193,7 @@ def _row(name: str, layer: Dense, calls: list[Call], n_samples: int) -> Row:
     if not places:
         return row
     row = replace(row, open_fraction=n_open / places)
-    if all(events is not None for events in heard):
+    if all(events is not None for events in heard) and not _hides_who_is_open(layer):
         done, skipped = sum(c.synops_done for c in counts), sum(c.synops_skipped for c in counts)
         row = replace(row, synops_done=done / n_samples, synops_skipped=skipped / n_samples)
     if fired:
@@ -212,38 +217,56 @@ def _events(x: Spikes | Tensor) -> Events | None:
         return None
 
 
-def _count(layer: Dense, call: Call, heard: Events | None, fired: Events | None) -> Counts:
+def _count(layer: Layered, call: Call, heard: Events | None, fired: Events | None) -> Counts:
     t, b, n_in = call.x.shape
     if heard is None:  # its updates count all the same
         heard = Events(np.zeros((b, t + 1), np.int64), np.zeros(0, np.int32), n_in)
-    return count_layer(
+    gate, table, use, before = _gate(layer), None, call.gate, getattr(call.before, "spk", None)
+    if isinstance(use, GateTable) and gate is not None:
+        table = (gate.spread(use.open) > 0).cpu().numpy().astype(np.uint8)
+    counts = count_layer(
         "",
         heard,
         layer.n_out,
         spikes=fired,
-        gate=None if call.gate is None else (call.gate.open > 0).cpu().numpy().astype(np.uint8),
+        gate=table,
         recurrent=layer.recurrent is not None,
-        initial_spikes=(call.before.spk > 0).cpu().numpy() if isinstance(call.before, LIFState) else None,
+        initial_spikes=None if before is None else (before > 0).cpu().numpy(),
+        open_at=use.open_at.numpy() if isinstance(use, GateUse) else None,
+        input_gates=gate.n_gates if isinstance(gate, InputGate) else 0,
+        recurrent_gates=gate.n_gates if isinstance(gate, InputGate) and gate.recurrent is not None else 0,
+        drive_gate=isinstance(gate, DriveGate),
     )
+    if isinstance(layer, Dense):
+        return counts
+    reached, done = count_synops(heard, layer.geometry.array(), table)  # a drive gate spares no operation
+    return counts._replace(synapses=layer.geometry.n_synapses, synops_done=done, synops_skipped=reached - done)
 
 
-def _n_active(layer: Dense, call: Call, heard: Events | None) -> int | None:
+def _hides_who_is_open(layer: Layered) -> bool:
+    """Say whether only the number of open neurons is known, and events do not reach all of them alike."""
+    return isinstance(layer, Conv2d) and isinstance(_gate(layer), InputGate)
+
+
+def _n_active(layer: Layered, call: Call, heard: Events | None) -> int | None:
     """Count the active places of a call. Without gradient it has none, so the layer alone runs again to find them."""
     if heard is None or layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.float64):
         return None
     spikes = Spikes.from_events(heard)
+    if isinstance(call.x, Spikes):
+        spikes = replace(spikes, scale=call.x.scale)
     spikes.values.requires_grad_()  # so that places are listed even where no parameter learns
-    with torch.enable_grad():
+    with torch.enable_grad(), path("event"):
         out = layer.forward(spikes, call.before)[0]
     return len(out.active.idx) if isinstance(out, Spikes) else None
 
 
-def _gate(layer: Dense) -> RhythmGate | None:
-    return getattr(layer.neuron, "gate", None)
+def _gate(layer: Layered) -> Gate | None:
+    return layer.neuron.gate
 
 
-def _layers(net: nn.Module) -> dict[str, Dense]:
-    layers = {name: module for name, module in net.named_modules() if isinstance(module, Dense)}
+def _layers(net: nn.Module) -> dict[str, Layered]:
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, Layered)}
     if not layers:
-        fail("net", "a module with at least one Dense layer", f"a {type(net).__name__} without")
+        fail("net", "a module with at least one Dense or Conv2d layer", f"a {type(net).__name__} without")
     return layers

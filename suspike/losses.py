@@ -217,7 +217,7 @@ def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
     both = spikes.events, spikes.active
     kept = [running[e.places()[:2]] for e in both]
     cut = [Events(offsets(e.per_step() * running), e.idx[k], e.n_units) for e, k in zip(both, kept, strict=True)]
-    return Spikes(cut[0], cut[1], spikes.values[torch.from_numpy(kept[1])])
+    return Spikes(cut[0], cut[1], spikes.values[torch.from_numpy(kept[1])], spikes.scale)
 
 
 def _unpadded(x: Tensor, n_steps: Tensor | None, fill: float) -> Tensor:

@@ -9,19 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from suspike._validate import fail
-from suspike.graph import LI, Graph, Layer
-from suspike_kernels import reference
+from suspike.graph import LIF, Graph, Layer
+from suspike_kernels import cpu, reference
 from suspike_kernels.counting import Counts, count_layer
-from suspike_kernels.cpu import li, lif
 from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import (
     RESETS,
-    DenseArrays,
     Events,
     FloatArray,
-    GateArrays,
-    LIFArrays,
+    SynapseArrays,
+    always_open,
     check_events,
+    lif_arrays,
+    table_gate,
 )
 
 log = logging.getLogger(__name__)
@@ -79,28 +79,18 @@ def simulate(graph: Graph, events: Events, *, target: str = "cpu", n_threads: in
     spikes: list[Events] = []
     counts: list[Counts] = []
     for layer in graph.layers:
-        dense = _dense(layer)
-        zero = np.zeros((now.n_samples, layer.n_units), dense.weight.dtype)
-        if isinstance(layer.neuron, LI):
-            if target == "cpu":
-                output = li.li_forward(now, dense, layer.neuron.beta, zero, n_threads=n_threads)
-            else:
-                output = reference.li_forward(now, dense, layer.neuron.beta, zero)
-            counts.append(count_layer(layer.name, now, layer.n_units))
-            continue
-        neuron = layer.neuron
-        table = None if neuron.gate is None else neuron.gate.table(now.n_steps)
-        gate = GateArrays(_none(layer) if table is None else table, _none(layer))
-        arrays = LIFArrays(neuron.beta, neuron.threshold, RESETS.index(neuron.reset))
+        table = layer.neuron.gate.table(now.n_steps) if isinstance(layer.neuron, LIF) and layer.neuron.gate else None
+        given, fires = _given(layer, now, table), isinstance(layer.neuron, LIF)
         if target == "cpu":
-            run = lif.lif_forward(now, dense, arrays, gate, zero, zero, n_threads=n_threads)
+            run = cpu.forward(given, trace=not fires, n_threads=n_threads)
         else:
-            run = reference.lif_forward(now, dense, arrays, gate, zero, zero)
-        counts.append(
-            count_layer(
-                layer.name, now, layer.n_units, spikes=run.spikes, gate=table, recurrent=layer.recurrent is not None
-            )
-        )
+            run = reference.forward(given, trace=not fires)
+        fed_back = layer.recurrent is not None
+        spikes_of = run.spikes if fires else None
+        counts.append(count_layer(layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back))
+        if not fires:
+            output = run.trace
+            continue
         spikes.append(run.spikes)
         now = run.spikes
     return Result(output, tuple(spikes), tuple(counts))
@@ -111,11 +101,15 @@ def _n_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _dense(layer: Layer) -> DenseArrays:
-    none = np.zeros((0, layer.n_units), layer.weight.dtype)
-    return DenseArrays(layer.weight, none if layer.recurrent is None else layer.recurrent, layer.bias)
-
-
-def _none(layer: Layer) -> np.ndarray:
-    """Return the table that says nothing: always open, no gradient wanted."""
-    return np.zeros((0, layer.n_units), np.uint8)
+def _given(layer: Layer, events: Events, table: np.ndarray | None) -> reference.Layer:
+    """Return the kernel's arguments: the layer at rest, before the events."""
+    n, dtype, none = layer.n_units, layer.weight.dtype, np.zeros((0, layer.n_units), layer.weight.dtype)
+    neuron = layer.neuron
+    if isinstance(neuron, LIF):
+        neurons = lif_arrays(neuron.beta, neuron.threshold, RESETS.index(neuron.reset))
+    else:
+        neurons = lif_arrays(neuron.beta, np.full(n, np.inf, dtype), RESETS.index("none"))
+    synapses = SynapseArrays(layer.weight, none if layer.recurrent is None else layer.recurrent, layer.bias)
+    gate = always_open(dtype) if table is None else table_gate(table[None], np.zeros((0, 0, 0), np.uint8), dtype)
+    at_rest, batch = np.zeros((1, events.n_samples, n), dtype), events.n_samples
+    return reference.Layer(events, np.zeros((0, batch, n), dtype), synapses, neurons, gate, at_rest, at_rest[0])

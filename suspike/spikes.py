@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from suspike._validate import fail
+from suspike_kernels import editing
 from suspike_kernels.cpu import lists
 from suspike_kernels.layout import Events, check_events, events_from_dense
 
@@ -30,11 +31,14 @@ class Spikes:
         The active places: gate open and membrane within the surrogate's width of the threshold.
     values : Tensor [A]
         The spike at each of them.
+    scale : float
+        What one event counts; other than 1 after averages and dropout.
     """
 
     events: Events
     active: Events
     values: Tensor
+    scale: float = 1.0
 
     @staticmethod
     def from_events(events: Events) -> Spikes:
@@ -48,7 +52,28 @@ class Spikes:
         """Turn whole counts [T, B, N] into lists; the gradient stops here, so a tensor that needs one is refused."""
         if spk.requires_grad:
             fail("spk", "free of gradient", "a tensor that requires one", "Pass it dense, or detach it.")
-        return Spikes.from_events(events_from_dense(spk.cpu().numpy()))
+        counts = np.ascontiguousarray(spk.cpu().numpy())
+        floats = counts.ndim == 3 and counts.dtype in (np.float32, np.float64)
+        return Spikes.from_events((lists.from_dense(counts) if floats else None) or events_from_dense(counts))
+
+    @staticmethod
+    def of_counts(spk: Tensor, *, most: float | None = None) -> Spikes | None:
+        """Return the lists of a tensor [T, B, N] of floats on the CPU that holds whole counts, else None.
+
+        Parameters
+        ----------
+        spk : Tensor
+        most : float, optional
+            None is also returned above this mean count.
+        """
+        events = lists.from_dense(np.ascontiguousarray(spk.detach().numpy()), most=most)
+        return None if events is None else Spikes.from_events(events)
+
+    @staticmethod
+    def silence(n_steps: int, n_samples: int, n_units: int) -> Spikes:
+        """Return a spike train without a spike."""
+        nothing = np.zeros((n_samples, n_steps + 1), np.int64)
+        return Spikes.from_events(Events(nothing, np.zeros(0, np.int32), n_units))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -62,17 +87,37 @@ class Spikes:
         return self
 
     def dense(self) -> Tensor:
-        """Return the counts [T, B, N], differentiable."""
-        return _dense(self.values, self.events, self.active, self.shape, lists.add_dense, lists.at_dense)
+        """Return the counts [T, B, N] times `scale`, differentiable."""
+        return self._added(self.shape, lists.add_dense, lists.at_dense)
 
     def counts(self) -> Tensor:
-        """Return each unit's number of spikes [B, N], differentiable."""
-        return _dense(self.values, self.events, self.active, self.shape[1:], lists.add_counts, lists.at_counts)
+        """Return each unit's number of spikes [B, N] times `scale`, differentiable."""
+        return self._added(self.shape[1:], lists.add_counts, lists.at_counts)
 
+    def merge(self, other: Spikes) -> Spikes:
+        """Return the spikes of both, what ``self + other`` gives too: where both fired, two events count.
 
-def _dense(values: Tensor, events: Events, active: Events, shape: tuple[int, ...], add: Any, at: Any) -> Tensor:
-    out: Tensor = _ListsToArray.apply(values, events, active, shape, add, at)  # type: ignore[no-untyped-call]
-    return out
+        Raises
+        ------
+        ValueError
+            If the other one is of another shape or scale.
+        """
+        if other.shape != self.shape:
+            fail("other", f"of shape {list(self.shape)}", f"shape {list(other.shape)}")
+        if other.scale != self.scale:
+            cure = "Averages and dropout set it: pool by sums, or merge before them."
+            fail("other", f"of scale {self.scale:g}", f"{other.scale:g}", cure)
+        active, order = editing.merge(self.active, other.active)
+        values = torch.cat([self.values, other.values])[torch.from_numpy(order)]
+        return Spikes(editing.merge(self.events, other.events)[0], active, values, self.scale)
+
+    def __add__(self, other: Spikes) -> Spikes:
+        return self.merge(other) if isinstance(other, Spikes) else NotImplemented
+
+    def _added(self, shape: tuple[int, ...], add: Any, at: Any) -> Tensor:
+        given = self.values, self.events, self.active, shape, add, at
+        out: Tensor = _ListsToArray.apply(*given)  # type: ignore[no-untyped-call]
+        return out if self.scale == 1 else out * self.scale
 
 
 class _ListsToArray(torch.autograd.Function):

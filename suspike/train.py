@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from suspike._files import make_folder, write_atomic
 from suspike._validate import fail, import_extra
+from suspike.inspect import record
 from suspike.loader import Loader
 from suspike.losses import mean_over_time
-from suspike.nn import Dense, RhythmGate, gate_parameters
+from suspike.nn import Dense, GateTable, gate_parameters
 from suspike.spikes import Spikes
 
 Epoch = dict[str, float]
@@ -55,14 +56,16 @@ def evaluate(net: nn.Module, data: Loader) -> Evaluation:
     return Evaluation(all_labels, np.concatenate(found), loss / len(all_labels))
 
 
-def open_fraction(net: nn.Module, n_steps: int) -> float:
-    """Return the share of neuron-steps with an open gate, over the first `n_steps` and all neurons that fire."""
+def open_fraction(net: nn.Module, spikes: Spikes | Tensor) -> float:
+    """Run `net` once and return the share of neuron-steps with an open gate, over all layers that fire."""
     shares, sizes = [], []
-    for layer in net.modules():
-        if isinstance(layer, Dense) and hasattr(layer.neuron, "gate"):
-            gate = layer.neuron.gate
-            with torch.no_grad():
-                shares.append(float(gate(n_steps).open.mean()) if isinstance(gate, RhythmGate) else 1.0)
+    with torch.no_grad(), record(net) as rec:
+        net(spikes)
+    for name, layer in net.named_modules():
+        if isinstance(layer, Dense) and layer.neuron.fires:
+            gate = rec[name].gate
+            opened = gate.open if isinstance(gate, GateTable) else gate.share if gate is not None else torch.ones(1)
+            shares.append(float(opened.mean()))
             sizes.append(layer.n_out)
     return float(np.average(shares, weights=sizes)) if shares else 1.0
 
@@ -130,13 +133,12 @@ def fit(
 
         def on_train_epoch_end(self) -> None:
             seen = evaluate(net, held_out)
-            n_steps = next(iter(held_out))[0].shape[0]
             epoch: Epoch = {
                 "epoch": self.current_epoch,
                 "train_loss": float(torch.stack(self.losses).sum()) / len(data.dataset),  # type: ignore[arg-type]
                 "held_out_loss": seen.loss,
                 "held_out_accuracy": seen.accuracy,
-                "open_fraction": open_fraction(net, n_steps),
+                "open_fraction": open_fraction(net, next(iter(held_out))[0]),
             }
             self.losses.clear()
             self.history.append(epoch)

@@ -1,4 +1,4 @@
-"""The event path: layers as autograd functions from the values at active places to those of their output.
+"""The event path: a layer as one autograd function from the values at active places to those of its output.
 
 The lists travel beside the values as integer tensors without gradient. Exactly the gradients of the plain torch path
 with the same spikes (`suspike_kernels.reference`), in memory that grows with spikes and active places.
@@ -13,119 +13,202 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from suspike.nn.gates import GateTable
-from suspike.nn.neurons import LI, LIF, LIFState, LIState
+from suspike.nn.gates import DataGate, DriveGate, InputGate
+from suspike.nn.neuron import Neuron
+from suspike.nn.rhythms import TableGate
 from suspike.spikes import Spikes
-from suspike_kernels.cpu import li, lif
-from suspike_kernels.layout import RESETS, DenseArrays, Events, GateArrays, LIFArrays
+from suspike_kernels import cpu
+from suspike_kernels.layout import (
+    FULL,
+    Events,
+    GateArrays,
+    NeuronArrays,
+    SynapseArrays,
+    always_open,
+    table_gate,
+)
+from suspike_kernels.reference import NO_SURROGATE, Layer, RunGrads, Surrogate
 
 
 class _Plan(NamedTuple):
-    """What a LIF layer's autograd function needs beside its tensors."""
+    """What a layer's autograd function needs beside its tensors."""
 
     events: Events
     sources: Events
-    near: np.ndarray
+    near: np.ndarray  # uint8 [1 or B, T, G] of a table, or empty
+    data_gate: int  # kind of a gate that data open, else 0
+    kind: int
     reset: int
-    width: float
+    attached: bool
+    surrogate: Surrogate
+    trace: bool
+    geometry: np.ndarray = FULL
 
 
-def lif_dense(
-    spikes: Spikes, weight: Tensor, recurrent: Tensor | None, bias: Tensor | None, neuron: LIF, state: LIFState
-) -> tuple[Spikes, LIFState]:
-    """Run a fully connected LIF layer over a spike train.
+class _Tensors(NamedTuple):
+    """The autograd function's tensors, in the order of `LayerGrads` as far as that goes; absent ones are empty."""
+
+    values: Tensor  # [A_in]
+    current: Tensor  # [T, B, N] or [0, B, N]
+    weight: Tensor
+    recurrent: Tensor
+    bias: Tensor
+    beta: Tensor
+    threshold: Tensor
+    decay: Tensor
+    a: Tensor
+    b: Tensor
+    gate: Tensor  # "table": 0 or 1; "input": what the input adds: [1 or B, T, G]
+    gate_recurrent: Tensor
+    kappa: Tensor
+    state: Tensor  # [S, B, N]
+    spk: Tensor  # [B, N]
+    width: Tensor  # [G] of a data gate; no gradient
+    scale: Tensor
+
+
+def run_layer(
+    x: Spikes,
+    weight: Tensor,
+    recurrent: Tensor | None,
+    bias: Tensor | None,
+    neuron: Neuron,
+    state: Any,
+    *,
+    current: Tensor | None = None,
+    activation: Tensor | None = None,
+    geometry: np.ndarray = FULL,
+) -> tuple[Spikes | Tensor, Any]:
+    """Run a layer over a spike train by the CPU's kernels.
 
     Parameters
     ----------
-    spikes : Spikes [T, B, n_in]
-    weight : Tensor [n_in, N]
+    x : Spikes [T, B, n_in]
+    weight : Tensor [n_in, N], or as `geometry` has it
     recurrent : Tensor [N, N], optional
     bias : Tensor [N], optional
-    neuron : LIF
-    state : LIFState of [B, N]
+    neuron : Neuron
+    state : state of [B, N]
+    current : Tensor [T, B, N], optional
+        Added to what the spikes bring.
+    activation : Tensor [T, B, G], optional
+        What the input adds to an input gate's activation, its bias included; made of `x` without one.
+    geometry : int64 [12], optional
+        Of a convolution: `suspike_kernels.geometry.Geometry.array`.
+
+    Returns
+    -------
+    out : Spikes [T, B, N], or Tensor [T, B, N] (the membrane of a readout)
+    state : state
     """
-    n_steps, n = spikes.shape[0], neuron.n_units
-    table = neuron.gate_table(n_steps, state.t)
-    if table is None:
-        table = GateTable(weight.new_zeros(0, n), torch.zeros(0, n, dtype=torch.bool))
-    recurrent = weight.new_zeros(0, n) if recurrent is None else recurrent
-    bias = weight.new_zeros(n) if bias is None else bias
-    tensors = (spikes.values, weight, recurrent, bias, neuron.beta, neuron.threshold, table.open, state.v, state.spk)
-    tracked = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    near = table.near.numpy().astype(np.uint8) if tracked and table.near.any() else np.zeros((0, n), np.uint8)
-    width = neuron.surrogate.width if tracked else 0.0
-    plan = _Plan(spikes.events, spikes.active, near, RESETS.index(neuron.reset), width)
-    values, v, spk, *lists = _LIFDense.apply(*tensors, plan)  # type: ignore[no-untyped-call]
-    ptr, idx, active_ptr, active_idx = (x.numpy() for x in lists)
-    out = Spikes(Events(ptr, idx, n), Events(active_ptr, active_idx, n), values)
-    return out, LIFState(v, spk, state.t + n_steps)
+    n_steps, n_samples, _ = x.shape
+    n, gate = neuron.n_units, neuron.gate
+    none = weight.new_zeros(0)
+    table, near, data = none.reshape(0, 0, 0), np.zeros((0, 0, 0), np.uint8), 0
+    gate_recurrent, kappa, width, scale = none.reshape(0, 0), none, none, none
+    if isinstance(gate, TableGate):
+        opened = gate(n_steps, start=state.t)
+        table = opened.open.to(weight.dtype)[None]
+        if torch.is_grad_enabled() and opened.near.any():
+            near = opened.near.numpy().astype(np.uint8)[None]
+    elif isinstance(gate, DataGate):
+        width, scale = gate.width, gate.get_buffer("scale")
+        data = 2 if isinstance(gate, InputGate) else 3
+        if isinstance(gate, InputGate):
+            given = product(x, gate.weight, gate.bias) if activation is None else activation
+            table = given.transpose(0, 1)
+            gate_recurrent = none.reshape(0, gate.n_gates) if gate.recurrent is None else gate.recurrent
+        elif isinstance(gate, DriveGate):
+            kappa = gate.kappa
+    rule = neuron.rule()
+    spk = state.spk if neuron.fires else weight.new_zeros(n_samples, n)
+    tensors = _Tensors(
+        x.values, weight.new_zeros(0, n_samples, n) if current is None else current, _scaled(weight, x),
+        weight.new_zeros(0, n) if recurrent is None else recurrent, weight.new_zeros(n) if bias is None else bias,
+        rule["beta"], rule["threshold"], rule.get("decay", none), rule.get("a", none), rule.get("b", none), table,
+        gate_recurrent, kappa, torch.stack(state.variables), spk, width, scale,
+    )  # fmt: skip
+    tracked = torch.is_grad_enabled() and any(p.requires_grad for p in tensors)
+    surrogate, trace = rule["surrogate"] if tracked else NO_SURROGATE, not neuron.fires
+    plan = _Plan(
+        x.events, x.active, near, data, rule["kind"], rule["reset"], rule["attached"], surrogate, trace, geometry
+    )
+    values, after, spk, out, ramp, *lists = _RunLayer.apply(*tensors, plan)  # type: ignore[no-untyped-call]
+    ptr, idx, active_ptr, active_idx, n_open, open_at = lists
+    if isinstance(gate, DataGate):
+        gate(gate.use(n_open.to(weight.dtype), ramp, open_at))
+    variables = after.unbind(0)
+    if trace:
+        return out, neuron.state(*variables, state.t + n_steps)
+    spikes = Spikes(Events(ptr.numpy(), idx.numpy(), n), Events(active_ptr.numpy(), active_idx.numpy(), n), values)
+    return spikes, neuron.state(*variables, spk, state.t + n_steps)
 
 
-def li_dense(spikes: Spikes, weight: Tensor, bias: Tensor | None, neuron: LI, state: LIState) -> tuple[Tensor, LIState]:
-    """Run a fully connected readout over a spike train: membrane [T, B, N] and state; arguments as in `lif_dense`."""
-    bias = weight.new_zeros(neuron.n_units) if bias is None else bias
-    out: Tensor = _LIDense.apply(spikes.values, weight, bias, neuron.beta, state.v, spikes.events, spikes.active)  # type: ignore[no-untyped-call]
-    return out, LIState(out[-1] if len(out) else state.v)
+def _scaled(weight: Tensor, x: Spikes) -> Tensor:
+    """Return the weights of events that count `x.scale` each."""
+    return weight if x.scale == 1 else weight * x.scale
 
 
-class _LIFDense(torch.autograd.Function):
+def product(x: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ``x @ weight + bias`` [T, B, N]: a readout that remembers nothing."""
+    n = weight.shape[1]
+    none = weight.new_zeros(0)
+    tensors = _Tensors(
+        x.values, none.reshape(0, 0, 0), _scaled(weight, x), none.reshape(0, n), bias, weight.new_zeros(n),
+        weight.new_full((n,), torch.inf), none, none, none, none.reshape(0, 0, 0), none.reshape(0, 0), none,
+        weight.new_zeros(1, x.shape[1], n), weight.new_zeros(x.shape[1], n), none, none,
+    )  # fmt: skip
+    plan = _Plan(x.events, x.active, np.zeros((0, 0, 0), np.uint8), 0, 0, 2, False, NO_SURROGATE, True)
+    out: Tensor = _RunLayer.apply(*tensors, plan)[3]  # type: ignore[no-untyped-call]
+    return out
+
+
+class _RunLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
-        *tensors, plan = args
-        ctx.save_for_backward(*tensors[1:])  # not the input's values: they are 0 or 1 and enter no gradient
-        ctx.plan, ctx.n_threads = plan, torch.get_num_threads()
-        ctx.run = lif.lif_forward(plan.events, *_arrays(tensors[1:], plan), width=plan.width, n_threads=ctx.n_threads)
-        run = ctx.run
-        lists = tuple(torch.from_numpy(x) for x in (run.spikes.ptr, run.spikes.idx, run.active.ptr, run.active.idx))
+        *given, plan = args
+        tensors = _Tensors(*given)
+        run = cpu.forward(_layer(tensors, plan), plan.surrogate, trace=plan.trace, n_threads=torch.get_num_threads())
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(*tensors[1:])  # not the input's values: they are 0 or 1 and enter no gradient
+            ctx.plan, ctx.run, ctx.n_threads = plan, run, torch.get_num_threads()
+        lists = tuple(
+            torch.from_numpy(x)
+            for x in (run.spikes.ptr, run.spikes.idx, run.active.ptr, run.active.idx, run.n_open, run.open_at)
+        )
         ctx.mark_non_differentiable(*lists)
-        return torch.from_numpy(run.value), torch.from_numpy(run.v), torch.from_numpy(run.spk), *lists
+        floats = (run.value, run.state, run.spk, run.trace, run.ramp)
+        return *(torch.from_numpy(x) for x in floats), *lists
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan, weight = ctx.plan, ctx.saved_tensors[0]
-        g_value, g_v, g_spk = (_array(g) for g in grads[:3])
-        dense, neurons, gate, v, spk = _arrays(ctx.saved_tensors, plan)
-        by = lif.lif_backward(
-            g_value, g_v, g_spk, ctx.run, plan.events, plan.sources, dense, neurons, gate, v, spk,
-            want_beta=ctx.needs_input_grad[4], n_threads=ctx.n_threads,
+        plan, run, want = ctx.plan, ctx.run, _Tensors(*ctx.needs_input_grad[:-1])
+        tensors = _Tensors(ctx.saved_tensors[0][:0], *ctx.saved_tensors)
+        by = cpu.backward(
+            RunGrads(*(_array(g) for g in grads[:5])), run, _layer(tensors, plan), plan.surrogate, plan.sources,
+            want_weights=bool(want.weight or want.recurrent),
+            want_neurons=bool(want.beta or want.decay or want.a or want.b), n_threads=ctx.n_threads,
         )  # fmt: skip
-        by_open = by.gate if len(by.gate) else np.zeros(gate.open.shape, by.bias.dtype)
-        found = (by.source, by.weight, by.recurrent, by.bias, by.beta, by.threshold, by_open, by.v, by.spk)
-        wanted = zip(found, ctx.needs_input_grad, strict=False)
-        return *(torch.from_numpy(g).to(weight.dtype) if want else None for g, want in wanted), None
+        found: Any = _Tensors(*(torch.from_numpy(g) for g in (*by, by.bias[:0], by.bias[:0])))
+        if want.gate and found.gate.shape != tensors.gate.shape:  # a table that no gradient is wanted of
+            found = found._replace(gate=torch.zeros_like(tensors.gate))
+        return *(g if wanted else None for g, wanted in zip(found, want, strict=True)), None
 
 
-class _LIDense(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
-        _, weight, bias, beta, v, events, sources = args
-        ctx.lists, ctx.n_threads = (events, sources), torch.get_num_threads()
-        dense = _no_recurrence(_array(weight), _array(bias))
-        out = torch.from_numpy(li.li_forward(events, dense, _array(beta), _array(v), n_threads=ctx.n_threads))
-        ctx.save_for_backward(weight, bias, beta, v, out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias, beta, v, out = (_array(x) for x in ctx.saved_tensors)
-        events, sources = ctx.lists
-        dense = _no_recurrence(weight, bias)
-        by = li.li_backward(_array(grads[0]), out, events, sources, dense, beta, v, n_threads=ctx.n_threads)
-        wanted = zip(by, ctx.needs_input_grad, strict=False)
-        return *(torch.from_numpy(g) if want else None for g, want in wanted), None, None
-
-
-def _arrays(tensors: Any, plan: _Plan) -> tuple[DenseArrays, LIFArrays, GateArrays, np.ndarray, np.ndarray]:
-    """Return the kernel's arguments after the events, from weight, recurrent, bias, beta, threshold, open, v, spk."""
-    weight, recurrent, bias, beta, threshold, is_open, v, spk = (_array(x) for x in tensors)
-    gate = GateArrays(is_open.astype(np.uint8), plan.near)
-    return DenseArrays(weight, recurrent, bias), LIFArrays(beta, threshold, plan.reset), gate, v, spk
-
-
-def _no_recurrence(weight: np.ndarray, bias: np.ndarray) -> DenseArrays:
-    return DenseArrays(weight, np.zeros((0, len(bias)), bias.dtype), bias)
+def _layer(tensors: _Tensors, plan: _Plan) -> Layer:
+    """Return the kernel's arguments."""
+    t: Any = _Tensors(*(_array(x) for x in tensors))  # type: ignore[arg-type]
+    neurons = NeuronArrays(plan.kind, t.beta, t.threshold, plan.reset, int(plan.attached), t.decay, t.a, t.b)
+    dtype = t.weight.dtype
+    gate = always_open(dtype)
+    if plan.data_gate:
+        none = np.zeros((0, 0, 0), np.uint8)
+        gate = GateArrays(plan.data_gate, none, none, t.gate, t.gate_recurrent, t.kappa, t.width, t.scale)
+    elif len(t.gate):
+        gate = table_gate(t.gate.astype(np.uint8), plan.near, dtype)
+    synapses = SynapseArrays(t.weight, t.recurrent, t.bias, plan.geometry)
+    return Layer(plan.events, t.current, synapses, neurons, gate, t.state, t.spk)
 
 
 def _array(x: Tensor) -> np.ndarray:

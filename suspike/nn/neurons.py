@@ -1,264 +1,324 @@
-"""Neurons as torch modules: the readable definition, a plain loop over time on any device."""
+"""Neurons that fire: integrate-and-fire, leaky, behind a synaptic current, adaptive."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from suspike._validate import fail
-from suspike.nn.gates import GateTable, RhythmGate
-from suspike.surrogate import Triangle
+from suspike.nn.gates import Gate
+from suspike.nn.neuron import Neuron, choose, shape_of
+from suspike.nn.parameters import Leak, Positive, leak_of
+from suspike.nn.states import AdLIFState, CubaLIFState, LIFState
+from suspike.surrogate import Surrogate, Triangle
 from suspike_kernels.layout import RESETS
 
 
-class LIFState(NamedTuple):
-    """What a LIF layer hands from one stretch of time to the next.
+class Firing(Neuron):
+    """Neurons that fire and are reset: IF, LIF, CubaLIF, AdLIF."""
 
-    Attributes
-    ----------
-    v : Tensor [B, N]
-    spk : Tensor [B, N]
-        Its spikes at the last step, 0 or 1.
-    t : int
-        Steps since the start; a rhythm counts from there.
-    """
-
-    v: Tensor
-    spk: Tensor
-    t: int
-
-    def detach(self) -> LIFState:
-        """Return the state without its past: truncated backpropagation through time passes it on so."""
-        return LIFState(self.v.detach(), self.spk.detach(), self.t)
-
-
-class LIState(NamedTuple):
-    """What a readout hands on: its membrane `v` [B, N]."""
-
-    v: Tensor
-
-    def detach(self) -> LIState:
-        """Return the state without its past."""
-        return LIState(self.v.detach())
-
-
-class LIF(nn.Module):
-    r"""Leaky integrate-and-fire neurons that update only at the steps where their gate is open.
-
-    .. math::
-        u_t = \beta v_{t-1} + I_t,\quad \tilde v_t = u_t \text{ if } g_t \text{ else } v_{t-1},\quad
-        s_t = g_t \wedge (\tilde v_t > \theta),\quad v_t = \text{reset}(\tilde v_t) \text{ where } s_t
-
-    A closed neuron keeps its state bit for bit, and what reaches it at that step is not integrated.
-
-    Parameters
-    ----------
-    n_units : int
-        Neurons N.
-    beta : float
-        Leak a step, above 0 and below 1: ``exp(-dt_ms / tau_ms)``.
-    threshold : float
-        Above 0.
-    reset : "zero", "subtract" or "none"
-        What a spike does to v in the same step. Its gradient is detached.
-    gate : RhythmGate, optional
-        Always open without one.
-    surrogate : Triangle
-        Stands for the derivative of a spike.
-    learn_beta, learn_threshold : bool
-        Learn them per neuron, beta through a sigmoid and the threshold through an exponential.
-    """
+    fires = True
 
     def __init__(
         self,
         n_units: int,
         *,
-        beta: float,
-        threshold: float = 1.0,
-        reset: str = "zero",
-        gate: RhythmGate | None = None,
-        surrogate: Triangle | None = None,
-        learn_beta: bool = False,
-        learn_threshold: bool = False,
+        threshold: float,
+        reset: str,
+        attached: bool,
+        gate: Gate | None,
+        surrogate: Surrogate | None,
+        learn_threshold: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(n_units, gate)
         if reset not in RESETS:
             fail("reset", f"one of {', '.join(RESETS)}", repr(reset))
-        if gate is not None and gate.n_units != n_units:
-            fail("gate", f"of {n_units} units like its neurons", f"{gate.n_units} units")
         if not threshold > 0:
             fail("threshold", "above 0", repr(threshold))
-        self.n_units, self.reset = n_units, reset
-        self.surrogate = Triangle() if surrogate is None else surrogate
-        self.gate = gate
-        self.leak = _Leak(n_units, beta, learn=learn_beta)
-        log_threshold = torch.full((n_units,), float(threshold))
-        if learn_threshold:
-            self.log_threshold = nn.Parameter(log_threshold.log())
-        else:
-            self.register_buffer("fixed_threshold", log_threshold)
-        self.learn_threshold = learn_threshold
-
-    @property
-    def beta(self) -> Tensor:
-        """Leak a step [N]."""
-        beta: Tensor = self.leak()
-        return beta
+        self.reset, self.attached = reset, attached
+        self.surrogate: Surrogate = Triangle() if surrogate is None else surrogate
+        self.level = Positive(n_units, threshold, learn=learn_threshold)
 
     @property
     def threshold(self) -> Tensor:
         """Threshold [N]."""
-        threshold: Tensor = self.log_threshold.exp() if self.learn_threshold else self.get_buffer("fixed_threshold")
+        threshold: Tensor = self.level()
         return threshold
 
-    def initial_state(self, batch: int) -> LIFState:
-        """Return the state at rest: v = 0, no spikes, t = 0."""
-        zero = torch.zeros(batch, self.n_units, dtype=self.threshold.dtype, device=self.threshold.device)
-        return LIFState(zero, zero, 0)
+    def firing_rule(self, beta: Tensor) -> dict[str, Any]:
+        """Return threshold, reset and surrogate."""
+        reset = {"reset": RESETS.index(self.reset), "attached": self.attached}
+        return {"threshold": self.threshold, "surrogate": shape_of(self.surrogate), **reset}
 
-    def gate_table(self, n_steps: int, start: int) -> GateTable | None:
-        """Return the gate at the steps from `start` on, or None when always open."""
-        if self.gate is None:
-            return None
-        table = self.gate(n_steps, start=start)
-        return GateTable(table.open.to(self.threshold.dtype), table.near)
+    def settle(
+        self, variables: tuple[Tensor, ...], old: tuple[Tensor, ...], spk: Tensor, is_open: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return the variables after reset, given those before the step."""
+        return variables
 
-    def step(self, cur: Tensor, state: LIFState) -> tuple[Tensor, LIFState]:
-        """Advance by one step: current [B, N] in, spikes [B, N] and the new state out."""
-        table = self.gate_table(1, state.t)
-        return self._step(cur, state, None if table is None else table.open[0])
-
-    def _step(self, cur: Tensor, state: LIFState, is_open: Tensor | None) -> tuple[Tensor, LIFState]:
+    def _step(self, cur: Tensor, state: Any, is_open: Tensor | None) -> tuple[Tensor, Any]:
+        old = state.variables
+        v, *others = choose(is_open, self.candidate(cur, old), old)
         threshold = self.threshold
-        v = self.beta * state.v + cur
-        if is_open is not None:
-            v = _Select.apply(is_open, v, state.v)  # type: ignore[no-untyped-call]
         spk = self.surrogate(v - threshold)
         if is_open is not None:
-            spk = is_open.detach() * spk
+            spk = (is_open.detach() > 0).to(spk.dtype) * spk
+        v = self._reset(v, spk, threshold)
+        variables = self.settle((v, *others), old, spk, is_open)
+        return spk, self.state(*variables, spk, state.t + 1)
+
+    def _reset(self, v: Tensor, spk: Tensor, threshold: Tensor) -> Tensor:
+        if self.reset == "none":
+            return v
+        if self.attached:
+            return v * (1 - spk) if self.reset == "zero" else v - threshold * spk
         fired = spk.detach() > 0
-        if self.reset == "zero":
-            v = torch.where(fired, torch.zeros_like(v), v)
-        elif self.reset == "subtract":
-            v = torch.where(fired, v - threshold, v)
-        return spk, LIFState(v, spk, state.t + 1)
-
-    def forward(
-        self, cur: Tensor, state: LIFState | None = None, *, recurrent: Tensor | None = None
-    ) -> tuple[Tensor, LIFState]:
-        """Run over time.
-
-        Parameters
-        ----------
-        cur : Tensor [T, B, N]
-            Input current, in units of the threshold.
-        state : LIFState, optional
-            At rest without one.
-        recurrent : Tensor [N, N], optional
-            Row i is what unit i's spike adds to the current one step later.
-
-        Returns
-        -------
-        spk : Tensor [T, B, N]
-        state : LIFState
-        """
-        _require_current(cur, self.n_units)
-        state = self.initial_state(cur.shape[1]) if state is None else state
-        table = self.gate_table(len(cur), state.t)
-        spikes = []
-        for t, cur_t in enumerate(cur.unbind(0)):
-            total = cur_t if recurrent is None else cur_t + state.spk @ recurrent
-            spk, state = self._step(total, state, None if table is None else table.open[t])
-            spikes.append(spk)
-        return (torch.stack(spikes) if spikes else torch.zeros_like(cur)), state
+        return torch.where(fired, torch.zeros_like(v) if self.reset == "zero" else v - threshold, v)
 
     def extra_repr(self) -> str:
         """Show what the constructor was told."""
-        return f"{self.n_units}, reset={self.reset!r}, surrogate={self.surrogate}"
+        attached = ", attached" if self.attached else ""
+        return f"{self.n_units}, reset={self.reset!r}{attached}, surrogate={self.surrogate}"
 
 
-class LI(nn.Module):
-    r"""A leaky readout that never fires: :math:`v_t = \beta v_{t-1} + I_t`.
+class LIF(Firing):
+    r"""Leaky integrate-and-fire neurons: :math:`u_t = \beta v_{t-1} + I_t`, and then as in `Neuron`.
 
     Parameters
     ----------
     n_units : int
-    beta : float
-        Leak a step, above 0 and below 1.
-    learn_beta : bool
-        Learn it per neuron, through a sigmoid.
+        Neurons N.
+    beta : float, optional
+        Leak a step, above 0 and below 1: ``exp(-dt_ms / tau_ms)``; or give those two.
+    tau_ms, dt_ms : float, optional
+        Time constant of the membrane and length of a step, in ms.
+    threshold : float
+        Above 0.
+    reset : "zero", "subtract" or "none"
+        What a spike does to v in the same step.
+    attached : bool
+        Let the gradient also run through the spike that the reset sees.
+    gate : Gate, optional
+        Always open without one.
+    surrogate : Surrogate
+        Stands for the derivative of a spike; `Triangle` by default.
+    learn_beta, learn_threshold : bool
+        Learn them per neuron, beta through a sigmoid and the threshold through an exponential.
     """
 
-    def __init__(self, n_units: int, *, beta: float, learn_beta: bool = False) -> None:
-        super().__init__()
-        self.n_units = n_units
-        self.leak = _Leak(n_units, beta, learn=learn_beta)
+    kind, state = "lif", LIFState
+
+    def __init__(
+        self,
+        n_units: int,
+        *,
+        beta: float | None = None,
+        tau_ms: float | None = None,
+        dt_ms: float | None = None,
+        threshold: float = 1.0,
+        reset: str = "zero",
+        attached: bool = False,
+        gate: Gate | None = None,
+        surrogate: Surrogate | None = None,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+    ) -> None:
+        super().__init__(
+            n_units, threshold=threshold, reset=reset, attached=attached, gate=gate, surrogate=surrogate,
+            learn_threshold=learn_threshold,
+        )  # fmt: skip
+        self.leak = Leak(n_units, leak_of("beta", beta, "tau_ms", tau_ms, dt_ms), learn=learn_beta)
+
+
+class IF(Firing):
+    r"""Integrate-and-fire neurons, which forget nothing: :math:`u_t = v_{t-1} + I_t`.
+
+    Parameters
+    ----------
+    n_units, threshold, reset, attached, gate, surrogate, learn_threshold
+        As of `LIF`.
+    """
+
+    kind, state = "lif", LIFState
+
+    def __init__(
+        self,
+        n_units: int,
+        *,
+        threshold: float = 1.0,
+        reset: str = "zero",
+        attached: bool = False,
+        gate: Gate | None = None,
+        surrogate: Surrogate | None = None,
+        learn_threshold: bool = False,
+    ) -> None:
+        super().__init__(
+            n_units, threshold=threshold, reset=reset, attached=attached, gate=gate, surrogate=surrogate,
+            learn_threshold=learn_threshold,
+        )  # fmt: skip
+        self.leak = Leak(n_units, 1.0, learn=False)
+
+
+class CubaLIF(Firing):
+    r"""LIF neurons behind a synaptic current: :math:`i_t = \alpha i_{t-1} + I_t,\; u_t = \beta v_{t-1} + i_t`.
+
+    Parameters
+    ----------
+    alpha : float, optional
+        Decay of the synaptic current a step, above 0 and below 1: ``exp(-dt_ms / tau_syn_ms)``; or give those two.
+    tau_syn_ms : float, optional
+        Time constant of the synaptic current in ms.
+    learn_alpha : bool
+        Learn it per neuron, through a sigmoid.
+    n_units, beta, tau_ms, dt_ms, threshold, reset, attached, gate, surrogate, learn_beta, learn_threshold
+        As of `LIF`.
+    """
+
+    kind, state = "cuba", CubaLIFState
+
+    def __init__(
+        self,
+        n_units: int,
+        *,
+        beta: float | None = None,
+        alpha: float | None = None,
+        tau_ms: float | None = None,
+        tau_syn_ms: float | None = None,
+        dt_ms: float | None = None,
+        threshold: float = 1.0,
+        reset: str = "zero",
+        attached: bool = False,
+        gate: Gate | None = None,
+        surrogate: Surrogate | None = None,
+        learn_beta: bool = False,
+        learn_alpha: bool = False,
+        learn_threshold: bool = False,
+    ) -> None:
+        super().__init__(
+            n_units, threshold=threshold, reset=reset, attached=attached, gate=gate, surrogate=surrogate,
+            learn_threshold=learn_threshold,
+        )  # fmt: skip
+        self.leak = Leak(n_units, leak_of("beta", beta, "tau_ms", tau_ms, dt_ms), learn=learn_beta)
+        self.decay = Leak(n_units, leak_of("alpha", alpha, "tau_syn_ms", tau_syn_ms, dt_ms), learn=learn_alpha)
 
     @property
-    def beta(self) -> Tensor:
-        """Leak a step [N]."""
-        beta: Tensor = self.leak()
-        return beta
+    def alpha(self) -> Tensor:
+        """Decay of the synaptic current a step [N]."""
+        alpha: Tensor = self.decay()
+        return alpha
 
-    def initial_state(self, batch: int) -> LIState:
-        """Return the state at rest: v = 0."""
-        return LIState(torch.zeros(batch, self.n_units, dtype=self.beta.dtype, device=self.beta.device))
+    def second_rule(self) -> dict[str, Tensor]:
+        """Return the decay of the current."""
+        return {"decay": self.alpha}
 
-    def step(self, cur: Tensor, state: LIState) -> tuple[Tensor, LIState]:
-        """Advance by one step: current [B, N] in, membrane [B, N] and the new state out."""
-        v = self.beta * state.v + cur
-        return v, LIState(v)
-
-    def forward(self, cur: Tensor, state: LIState | None = None) -> tuple[Tensor, LIState]:
-        """Run over time: current [T, B, N] in, membrane [T, B, N] and the state out."""
-        _require_current(cur, self.n_units)
-        state = self.initial_state(cur.shape[1]) if state is None else state
-        out = []
-        for cur_t in cur.unbind(0):
-            v, state = self.step(cur_t, state)
-            out.append(v)
-        return (torch.stack(out) if out else torch.zeros_like(cur)), state
-
-    def extra_repr(self) -> str:
-        """Show the size."""
-        return f"{self.n_units}"
+    def candidate(self, cur: Tensor, variables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return v and i of an open neuron."""
+        i = self.alpha * variables[1] + cur
+        return self.beta * variables[0] + i, i
 
 
-class _Leak(nn.Module):
-    """A leak per neuron, fixed or learned: the one place where beta is made from what is stored."""
+class AdLIF(Firing):
+    r"""Adaptive LIF neurons in symplectic Euler steps: the adaptation sees the membrane of its own step.
 
-    def __init__(self, n_units: int, beta: float, *, learn: bool) -> None:
-        super().__init__()
-        if not 0 < beta < 1:
-            fail("beta", "above 0 and below 1", repr(beta), "It is exp(-dt_ms / tau_ms).")
-        if learn:
-            self.raw = nn.Parameter(torch.full((n_units,), math.log(beta / (1 - beta))))
-        else:
-            self.register_buffer("fixed", torch.full((n_units,), float(beta)))
-        self.learn = learn
+    .. math::
+        u_t = \beta v_{t-1} + (1 - \beta)(I_t - w_{t-1}),\qquad
+        w_t = \rho w_{t-1} + (1 - \rho)(a v_t + b s_t)
 
-    def forward(self) -> Tensor:
-        return torch.sigmoid(self.raw) if self.learn else self.get_buffer("fixed")
+    :math:`v_t` is the membrane after reset. Below threshold this is stable exactly for
+    :math:`-1 < a < \frac{(1+\beta)(1+\rho)}{(1-\beta)(1-\rho)}` (Jury's criterion); a learned a stays between 0 and
+    that.
 
+    Parameters
+    ----------
+    rho : float, optional
+        Decay of the adaptation a step, above 0 and below 1: ``exp(-dt_ms / tau_w_ms)``; or give those two.
+    tau_w_ms : float, optional
+        Time constant of the adaptation in ms.
+    a, b : float
+        How the membrane and a spike drive the adaptation, from 0 on.
+    learn_rho, learn_a, learn_b : bool
+        Learn them per neuron, b through an exponential.
+    n_units, beta, tau_ms, dt_ms, threshold, reset, attached, gate, surrogate, learn_beta, learn_threshold
+        As of `LIF`.
 
-class _Select(torch.autograd.Function):
-    """``u if g else v``, elementwise and bit for bit, with the gradient of ``v + g (u - v)``."""
+    References
+    ----------
+    Baronig et al. 2025, arXiv:2408.07517, eq. 6.
+    """
 
-    @staticmethod
-    def forward(ctx: Any, is_open: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        ctx.save_for_backward(is_open, u, v)
-        return torch.where(is_open > 0, u, v)
+    kind, state = "adlif", AdLIFState
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        is_open, u, v = ctx.saved_tensors
-        by_gate = (grads[0] * (u - v)).sum_to_size(is_open.shape)
-        return by_gate, grads[0] * is_open, grads[0] * (1 - is_open)
+    def __init__(
+        self,
+        n_units: int,
+        *,
+        beta: float | None = None,
+        rho: float | None = None,
+        tau_ms: float | None = None,
+        tau_w_ms: float | None = None,
+        dt_ms: float | None = None,
+        a: float = 1.0,
+        b: float = 1.0,
+        threshold: float = 1.0,
+        reset: str = "zero",
+        attached: bool = False,
+        gate: Gate | None = None,
+        surrogate: Surrogate | None = None,
+        learn_beta: bool = False,
+        learn_rho: bool = False,
+        learn_a: bool = False,
+        learn_b: bool = False,
+        learn_threshold: bool = False,
+    ) -> None:
+        super().__init__(
+            n_units, threshold=threshold, reset=reset, attached=attached, gate=gate, surrogate=surrogate,
+            learn_threshold=learn_threshold,
+        )  # fmt: skip
+        leak, decay = leak_of("beta", beta, "tau_ms", tau_ms, dt_ms), leak_of("rho", rho, "tau_w_ms", tau_w_ms, dt_ms)
+        self.leak, self.decay = Leak(n_units, leak, learn=learn_beta), Leak(n_units, decay, learn=learn_rho)
+        bound = (1 + leak) * (1 + decay) / ((1 - leak) * (1 - decay))
+        if not 0 <= a < bound or (learn_a and a == 0):
+            fail("a", f"{'above' if learn_a else 'from'} 0 and below {bound:.4g}, where it stays stable", repr(a))
+        if not b >= 0 or (learn_b and b == 0):
+            fail("b", "above 0" if learn_b else "from 0 on", repr(b))
+        self.learn_a = learn_a
+        self.coupling = Leak(n_units, a / bound, learn=True) if learn_a else Positive(n_units, a, learn=False)
+        self.jump = Positive(n_units, b, learn=learn_b)
 
+    @property
+    def rho(self) -> Tensor:
+        """Decay of the adaptation a step [N]."""
+        rho: Tensor = self.decay()
+        return rho
 
-def _require_current(cur: Tensor, n_units: int) -> None:
-    if cur.dim() != 3 or cur.shape[-1] != n_units:
-        fail("cur", f"of shape [T, B, {n_units}]", f"shape {list(cur.shape)}")
+    @property
+    def a(self) -> Tensor:
+        """How the membrane drives the adaptation [N]."""
+        a: Tensor = self.coupling()
+        if self.learn_a:
+            a = a * (1 + self.beta) * (1 + self.rho) / ((1 - self.beta) * (1 - self.rho))
+        return a
+
+    @property
+    def b(self) -> Tensor:
+        """How a spike drives the adaptation [N]."""
+        b: Tensor = self.jump()
+        return b
+
+    def second_rule(self) -> dict[str, Tensor]:
+        """Return decay, coupling and jump of the adaptation."""
+        return {"decay": self.rho, "a": self.a, "b": self.b}
+
+    def candidate(self, cur: Tensor, variables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return v of an open neuron, and w as it is: it moves after the reset."""
+        v, w = variables
+        return self.beta * v + (1 - self.beta) * (cur - w), w
+
+    def settle(
+        self, variables: tuple[Tensor, ...], old: tuple[Tensor, ...], spk: Tensor, is_open: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return v after reset, and the adaptation that it drives."""
+        w = self.rho * old[1] + (1 - self.rho) * (self.a * variables[0] + self.b * spk)
+        return variables[0], *choose(is_open, (w,), old[1:])

@@ -1,0 +1,212 @@
+r"""A neuron alone on a dense current, as a function of tensors: fused kernels on the CPU and on CUDA devices.
+
+.. math::
+    \tilde v_t = \beta v_{t-1} + I_t \text{ where } g_t, \text{ else } v_{t-1},\qquad
+    s_t = g_t \wedge (\tilde v_t > \theta),\qquad v_t = \text{reset}(\tilde v_t) \text{ where } s_t
+
+for LIF neurons; `suspike_kernels.rules` has the others. Gradients are exact for the surrogate, compact or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from suspike_kernels import cuda
+from suspike_kernels.cpu import scan as cpu_scan
+from suspike_kernels.layout import GateArrays, NeuronArrays
+from suspike_kernels.reference import NO_SURROGATE, Surrogate
+from suspike_kernels.scanning import ScanPull, ScanRun
+
+
+class Scanned(NamedTuple):
+    """What a scan returns.
+
+    Attributes
+    ----------
+    spk : Tensor [T, B, N], or [0, B, N] where not asked for
+        0 or 1.
+    trace : Tensor [T, B, N], or [0, B, N]
+        The membrane after each step.
+    state : Tensor [S, B, N]
+        After the last step.
+    ramp : Tensor [B, N] or [B, 0]
+    n_open, open_at : Tensor, int64 [B, N] or [B, 0], [B, T] or [B, 0]
+        Of a drive gate: as in `suspike_kernels.reference.Run`; only `ramp` carries a gradient.
+    """
+
+    spk: Tensor
+    trace: Tensor
+    state: Tensor
+    ramp: Tensor
+    n_open: Tensor
+    open_at: Tensor
+
+
+class _Given(NamedTuple):
+    """The tensors of a scan; one that is not there is empty."""
+
+    cur: Tensor
+    state: Tensor
+    beta: Tensor
+    threshold: Tensor
+    decay: Tensor
+    a: Tensor
+    b: Tensor
+    table: Tensor
+    kappa: Tensor
+    gate_width: Tensor
+    gate_scale: Tensor
+
+
+class _Plan(NamedTuple):
+    """What a scan is, beside its tensors."""
+
+    near: Tensor
+    kind: int
+    reset: int
+    attached: bool
+    surrogate: Surrogate
+    spikes: bool
+    trace: bool
+    keep: bool
+
+
+def scan(
+    cur: Tensor,
+    state: Tensor,
+    *,
+    beta: Tensor,
+    threshold: Tensor,
+    decay: Tensor | None = None,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    table: Tensor | None = None,
+    near: Tensor | None = None,
+    kappa: Tensor | None = None,
+    gate_width: Tensor | None = None,
+    gate_scale: Tensor | None = None,
+    kind: int = 0,
+    reset: int = 0,
+    attached: bool = False,
+    surrogate: Surrogate = NO_SURROGATE,
+    spikes: bool = True,
+    trace: bool = False,
+) -> Scanned:
+    """Run neurons on a current.
+
+    Parameters
+    ----------
+    cur : Tensor [T, B, N]
+        float32 or float64; the other tensors are taken to its type.
+    state : Tensor [S, B, N]
+        The membrane, and the second variable of a "cuba" or "adlif" neuron, before the first step.
+    beta, threshold : Tensor [N]
+        Leak a step; threshold, infinity for a readout.
+    decay, a, b : Tensor [N], optional
+        As in `layout.NeuronArrays`.
+    table : Tensor [1 or B, T, G], optional
+        Gates given by their values 0 and 1; G divides N.
+    near : Tensor, bool, as `table`, optional
+        Where the table's gradient is wanted; elsewhere it is 0.
+    kappa, gate_width, gate_scale : Tensor [N], optional
+        A drive gate's: it opens where ``|cur| > kappa``; as in `layout.GateArrays`. Not together with `table`.
+    kind, reset : int
+        Indices into `layout.NEURONS`, `layout.RESETS`.
+    attached : bool
+        Whether the gradient also runs through the spike that a reset sees.
+    surrogate : Surrogate
+        Of any shape in `layout.SURROGATES`; a width of 0 lets no gradient through spikes of compact ones.
+    spikes, trace : bool
+        What to return.
+    """
+    none, no_bits = cur.new_zeros(0), torch.zeros((0, 0, 0), dtype=torch.uint8, device=cur.device)
+    parameters = (none if x is None else x for x in (beta, threshold, decay, a, b))
+    gate = (none if x is None else x for x in (kappa, gate_width, gate_scale))
+    table = none.reshape(0, 0, 0) if table is None else table
+    given = _Given._make(x.to(cur.dtype) for x in (cur, state, *parameters, table, *gate))
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    bits = no_bits if near is None or not given.table.requires_grad else near.to(torch.uint8)
+    plan = _Plan(bits, kind, reset, attached, surrogate, spikes, trace, keep)
+    return Scanned(*_Scan.apply(*given, plan))  # type: ignore[no-untyped-call]
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+        *tensors, plan = args
+        given = _Given._make(x.detach().contiguous() for x in tensors)
+        on_device = given.cur.is_cuda
+        current, neurons, gate, state = _arrays(given, plan)
+        options = {"spikes": plan.spikes, "trace": plan.trace, "keep": plan.keep}
+        if on_device:
+            run = cuda.scan_forward(current, neurons, gate, state, **options, **_on_device(given.cur))
+        else:
+            run = cpu_scan.scan_forward(current, neurons, gate, state, **options, n_threads=torch.get_num_threads())
+        if plan.keep:
+            ctx.save_for_backward(*given)
+            ctx.plan, ctx.n_threads = plan, torch.get_num_threads()
+            ctx.run = ScanRun(*(None,) * 2, run.state, run.kept, *(None,) * 3)  # not what is returned: a cycle
+        out = [_tensor(x) for x in (run.spk, run.trace, run.state, run.ramp, run.n_open, run.open_at)]
+        ctx.mark_non_differentiable(*out[4:])
+        ctx.set_materialize_grads(False)
+        return tuple(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan, want = ctx.plan, _Given._make(ctx.needs_input_grad[:-1])
+        given = _Given._make(ctx.saved_tensors)
+        current, neurons, gate, _ = _arrays(given, plan)
+        pulled = [g if g is not None and g.numel() else None for g in grads[:4]]
+        if given.cur.is_cuda:
+            pull = ScanPull(*(None if g is None else g.contiguous() for g in pulled))
+        else:
+            pull = ScanPull(*(None if g is None else g.contiguous().numpy() for g in pulled))
+        params = bool(want.beta or want.threshold or want.decay or want.a or want.b)
+        if given.cur.is_cuda:
+            by = cuda.scan_backward(
+                pull, ctx.run, current, neurons, gate, plan.surrogate, want_neurons=params, **_on_device(given.cur)
+            )
+        else:
+            by = cpu_scan.scan_backward(
+                pull, ctx.run, current, neurons, gate, plan.surrogate, want_neurons=params, n_threads=ctx.n_threads
+            )
+        found = _Given(
+            by.current, by.state, by.beta, by.threshold, by.decay, by.a, by.b, by.gate, by.kappa, None, None  # type: ignore[arg-type]
+        )  # fmt: skip
+        return *(_tensor(g) if w and g is not None else None for g, w in zip(found, want, strict=True)), None
+
+
+def _arrays(given: _Given, plan: _Plan) -> tuple[Any, NeuronArrays, GateArrays, Any]:
+    """Return the kernels' arguments: numpy views, or the device's tensors as they are."""
+
+    def view(x: Tensor) -> Any:
+        return x if x.is_cuda else x.numpy()
+
+    cur, state, beta, threshold, decay, a, b, _, kappa, width, scale = (view(x) for x in given)
+    neurons = NeuronArrays(plan.kind, beta, threshold, plan.reset, int(plan.attached), decay, a, b)
+    is_table = 0 not in given.table.shape[::2]
+    kind = 1 if is_table else 3 if given.kappa.numel() else 0
+    opened = view(given.table.to(torch.uint8).contiguous())
+    none = view(given.cur.new_zeros(0))
+    near = view(plan.near.contiguous())
+    gate = GateArrays(kind, opened, near, none.reshape(0, 0, 0), none.reshape(0, 0), kappa, width, scale)
+    return cur, neurons, gate, state
+
+
+def _tensor(array: Any) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _on_device(cur: Tensor) -> dict[str, Any]:
+    """Return how the kernels make arrays and where they queue: in torch's memory, in torch's current stream."""
+
+    def zeros(shape: tuple[int, ...], kind: str) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64 if kind == "int64" else cur.dtype, device=cur.device)
+
+    return {"zeros": zeros, "stream": torch.cuda.current_stream(cur.device).cuda_stream}
