@@ -41,7 +41,8 @@ def main(folder: Path, epochs: int = 20) -> None:
     graph, _ = to_graph(net, dt_ms=3)
     result = simulate(graph, test.events)
     few = test.events.take(range(20))
-    spk, _ = to_nn(graph)[0](torch.from_numpy(few.dense()))
+    with su.nn.path("torch"):  # a plain loop over time
+        spk, _ = to_nn(graph)[0](torch.from_numpy(few.dense()))
     differing = int((spk.detach().numpy() != result.spikes[0].take(range(20)).dense()).sum())
     print(f"{len(result.spikes[0].idx)} hidden spikes; {differing} differ from the plain torch path on 20 recordings")
 

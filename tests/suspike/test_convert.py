@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from suspike_testing.comparing import assert_same_bits, assert_same_events
-from suspike_testing.nets import dense_of, make_input, make_net, run_layers
+from suspike_testing.nets import KINDS, dense_of, input_for, make_input, make_net, on_path, run_layers
 
 import suspike as su
 from suspike.convert import _round, keep_floats, to_graph, to_nn
@@ -121,8 +121,9 @@ def test_one_graph_spikes_the_same_everywhere(reset: str, gate: bool, learn_peri
             assert_same_events(a, b)
         assert_same_bits(found.output, wanted.output)
         assert found.counts == wanted.counts
-    for x in (su.Spikes.from_events(events), torch.from_numpy(events.dense())):
-        outs, _ = run_layers(back, x, (None,) * 3)
+    for kind in KINDS:
+        with on_path(kind):
+            outs, _ = run_layers(back, input_for(kind, torch.from_numpy(events.dense())), (None,) * 3)
         for out, spikes in zip(outs[:2], wanted.spikes, strict=True):
             np.testing.assert_array_equal(dense_of(out), spikes.dense())
         assert_same_bits(dense_of(outs[2]), wanted.output)

@@ -27,7 +27,7 @@ def loaded(statement: str) -> set[str]:
         "import suspike as su; su.simulate, su.Graph, su.Events",
         "import suspike.energy",
         "import suspike.export",
-        "import suspike_kernels.cpu.lif, suspike_kernels.reference",
+        "import suspike_kernels.cpu, suspike_kernels.reference",
     ],
 )
 def test_without_torch(statement: str) -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import weakref
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from io import StringIO
@@ -14,7 +15,17 @@ import pytest
 import torch
 from rich.console import Console
 from suspike_testing.cases import random_events
-from suspike_testing.nets import dense_of, gradients, loss_of, make_input, make_net, make_state, run_layers
+from suspike_testing.nets import (
+    KINDS,
+    dense_of,
+    gradients,
+    loss_of,
+    make_input,
+    make_net,
+    make_state,
+    on_path,
+    run_layers,
+)
 from torch import nn
 
 import suspike as su
@@ -22,7 +33,15 @@ from suspike import inspect
 from suspike.convert import keep_floats
 from suspike.inspect import record, summary
 
-PATHS = ("event", "dense")
+PATHS = KINDS
+
+
+@pytest.fixture(autouse=True)
+def _taken(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests with a `path` take it."""
+    params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    with on_path(params.get("path", "event")):
+        yield
 
 
 def as_input(events: su.Events, path: str) -> Any:
@@ -197,7 +216,9 @@ def test_records_may_overlap_and_free_their_memory() -> None:
 
 
 def test_record_says_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match=r"`net` must be a module with at least one Dense layer, got a Linear without"):
+    with pytest.raises(
+        ValueError, match=r"`net` must be a module with at least one Dense or Conv2d layer, got a Linear without"
+    ):
         record(nn.Linear(2, 2)).__enter__()
     net = make_net()
     with record(net) as rec:
@@ -356,8 +377,9 @@ def test_dead_and_saturated_layers_are_named(
         found = summary(net, torch.zeros(20, 3, 4))
     assert found.dead == ("hidden",) * dead
     assert found.saturated == ("hidden",) * saturated
-    assert [r.levelname for r in caplog.records] == ["WARNING"] * (dead + saturated)
-    messages = [r.getMessage() for r in caplog.records]
+    records = [r for r in caplog.records if r.name == "suspike.inspect"]  # layers tell of their path too
+    assert [r.levelname for r in records] == ["WARNING"] * (dead + saturated)
+    messages = [r.getMessage() for r in records]
     assert [m.startswith("Dead layers: hidden. ") for m in messages] == [True] * dead + [False] * saturated
     assert [m.startswith("Saturated layers: hidden. ") for m in messages] == [False] * dead + [True] * saturated
 

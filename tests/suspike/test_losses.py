@@ -160,7 +160,7 @@ def test_update_budget_is_the_networks_open_fraction_and_moves_its_gates() -> No
     def tables() -> list[Tensor]:
         return [layer.neuron.gate(20).open for layer in layers]
 
-    share = su.train.open_fraction(net, 20)
+    share = su.train.open_fraction(net, torch.zeros(20, 1, net[0].n_in, dtype=torch.float64))
     assert float(losses.update_budget(tables(), 0.0).detach()) == pytest.approx(share**2, rel=1e-12)
     for target, sign in ((0.0, 1), (1.0, -1)):
         net.zero_grad()

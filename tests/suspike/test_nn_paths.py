@@ -11,7 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from suspike_testing.comparing import assert_close, assert_same_bits
-from suspike_testing.nets import dense_of, gradients, make_input, make_net, make_state, run_layers
+from suspike_testing.nets import (
+    KINDS,
+    dense_of,
+    gradients,
+    input_for,
+    make_input,
+    make_net,
+    make_state,
+    on_path,
+    run_layers,
+)
 
 import suspike as su
 
@@ -23,10 +33,20 @@ def both_paths(events: su.Events, dtype: torch.dtype) -> tuple[su.Spikes, torch.
 
 
 def compare(net: su.nn.Stack, events: su.Events, dtype: torch.dtype) -> tuple[list[Any], dict[str, np.ndarray]]:
-    """Run both paths from a state away from rest; return the event path's outputs and torch's gradients."""
+    """Run all paths from a state away from rest; return the event path's outputs and torch's gradients."""
     spikes, dense = both_paths(events, dtype)
+    with on_path("torch"):
+        wanted = gradients(net, dense, make_state(net, events.n_samples))
     outs, after, by = gradients(net, spikes, make_state(net, events.n_samples))
-    wanted_outs, wanted_after, wanted_by = gradients(net, dense, make_state(net, events.n_samples))
+    compare_runs((outs, after, by), wanted, dtype)
+    with on_path("fused"):
+        compare_runs(gradients(net, dense, make_state(net, events.n_samples)), wanted, dtype)
+    return outs, wanted[2]
+
+
+def compare_runs(found: Any, wanted_run: Any, dtype: torch.dtype) -> None:
+    """Equal outputs and states, gradients close: each of a run is what `gradients` returns."""
+    (outs, after, by), (wanted_outs, wanted_after, wanted_by) = found, wanted_run
     for i, (out, wanted) in enumerate(zip(outs, wanted_outs, strict=True)):
         assert_same_bits(dense_of(out), dense_of(wanted), f"output {i}")
     for i, (state, wanted) in enumerate(zip(after, wanted_after, strict=True)):
@@ -36,7 +56,6 @@ def compare(net: su.nn.Stack, events: su.Events, dtype: torch.dtype) -> tuple[li
     floor = 10 * torch.finfo(dtype).eps * max(np.linalg.norm(g) for g in wanted_by.values())
     for name, wanted in wanted_by.items():
         assert_close(by[name], wanted, EPSILON[dtype], name, floor=floor)
-    return outs, wanted_by
 
 
 def test_paths_agree() -> None:
@@ -73,7 +92,7 @@ def test_every_parameter_takes_a_gradient(reset: str, dtype: torch.dtype) -> Non
     assert min(len(out.events.idx) for out in outs[:2]) > 50
     names = {name.split(".", 1)[1] for name in by if "." in name}
     assert names == {
-        "weight", "recurrent", "bias", "neuron.leak.raw", "neuron.log_threshold",
+        "weight", "recurrent", "bias", "neuron.leak.raw", "neuron.level.log",
         "neuron.gate.bias", "neuron.gate.amplitude", "neuron.gate.phase", "neuron.gate.log_period",
     }  # fmt: skip
     for name, gradient in by.items():
@@ -90,14 +109,15 @@ def test_a_batch_size_that_changes() -> None:
         assert state[0].t == 10
 
 
-@pytest.mark.parametrize("kind", ["events", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cut", [0, 1, 8, 20])
 def test_two_stretches_equal_one(kind: str, cut: int) -> None:
     net = make_net(dtype=torch.float64)
     counts = torch.from_numpy(make_input(20).dense()).double()
 
     def run(x: torch.Tensor, state: Any) -> Any:
-        return run_layers(net, su.Spikes.from_dense(x) if kind == "events" else x, state)
+        with on_path(kind):
+            return run_layers(net, input_for(kind, x), state)
 
     def leaves(state: Any) -> list[torch.Tensor]:
         return [*net.parameters(), *(x for s in state for x in s if isinstance(x, torch.Tensor))]
@@ -159,17 +179,17 @@ def test_the_number_of_threads_changes_no_spike() -> None:
             assert_close(other[2][name], gradient, 1e-5, name)
 
 
-@pytest.mark.parametrize("kind", ["events", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_order_of_samples_is_free(kind: str) -> None:
     net, order = make_net(), torch.tensor([3, 0, 4, 1, 2])
     counts = torch.from_numpy(make_input(20, 5).dense())
-    inputs = [su.Spikes.from_dense(x) if kind == "events" else x for x in (counts, counts[:, order])]
-    outs, moved = (run_layers(net, x, (None,) * 3)[0] for x in inputs)
+    with on_path(kind):
+        outs, moved = (run_layers(net, input_for(kind, x), (None,) * 3)[0] for x in (counts, counts[:, order]))
     for a, b in zip(outs, moved, strict=True):
         assert_same_bits(dense_of(a)[:, order], dense_of(b))
 
 
-@pytest.mark.parametrize("kind", ["events", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_closed_neuron_keeps_state_and_gradient(kind: str) -> None:
     extremes = torch.tensor([-0.0, 0.0, 1e-45, -1e-40, 3e38, -3e38, 1.5])
     layer = su.nn.Dense(4, 7, su.nn.LIF(7, beta=0.9, gate=su.nn.RhythmGate(7, open=0.5)), recurrent=True)
@@ -178,7 +198,8 @@ def test_a_closed_neuron_keeps_state_and_gradient(kind: str) -> None:
     v = extremes.repeat(2, 1).requires_grad_()
     spk = torch.ones(2, 7, requires_grad=True)
     counts = torch.full((9, 2, 4), 3.0)
-    out, state = layer(su.Spikes.from_dense(counts) if kind == "events" else counts, su.nn.LIFState(v, spk, 0))
+    with on_path(kind):
+        out, state = layer(input_for(kind, counts), su.nn.LIFState(v, spk, 0))
     assert not dense_of(out).any()
     assert_same_bits(state.v.detach().numpy(), v.detach().numpy())
     weights = torch.randn(2, 7)
