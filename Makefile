@@ -1,12 +1,17 @@
 # make demo    train, simulate, price and export a selective network on event-camera digits
 # make test    the whole test suite
-# make bench   time of a training step beside snnTorch, to build/bench
+# make bench   time of a training step beside other libraries, to build/bench (an hour; ROUNDS=3: half)
 # make check   lint, format, types, import contracts
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # constraints.txt holds the exact tested versions.
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+# The libraries that `make bench` compares with, in an environment of their own.
+PEERS  := build/peers
+ROUNDS ?= 9
+PEER_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet --constraint tests/bench/peers.txt
 
 .PHONY: demo test bench check format clean
 
@@ -16,9 +21,12 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
-# these two would hold numpy to an older processor's kernels
+# A peer that cannot be installed is named and left out, and tried again next time.
+# OPENBLAS_*: these two would hold numpy to an older processor's kernels.
 bench: $(VENV)/dev.stamp
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/train_step.py
+	-$(MAKE) --no-print-directory $(PEERS)/peers.stamp
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/train_step.py $(ROUNDS)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/gates_and_steps.py $(ROUNDS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -44,6 +52,18 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps norse
 	touch $@ $(VENV)/demo.stamp
+
+# What they import comes first: their own requirements are not met (see peers.txt).
+$(PEERS)/peers.stamp: tests/bench/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	failed=; \
+	$(PEER_PIP) torch numpy nir nirtorch loguru pbr matplotlib tqdm packaging || failed="torch"; \
+	$(PEER_PIP) jax flax optax grain jax-tqdm || failed="$$failed jax"; \
+	for peer in snntorch spikingjelly norse sinabs spyx; do \
+	  $(PEER_PIP) --no-deps $$peer || failed="$$failed $$peer"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "not installed: $$failed; make bench goes on without"; exit 1; fi
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist

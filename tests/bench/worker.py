@@ -1,0 +1,83 @@
+"""One implementation in a process of its own, in whichever environment: see `main`.
+
+It prints one JSON line when it is ready (or ``{"error": ...}``), then answers each line of its input with one:
+``step`` with the time of a training step, ``peak`` with its memory, ``result PATH`` with loss, rate and gradients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from work import Built, Work, load
+
+
+def timed(built: Built) -> dict[str, float]:
+    """Time a step, in ms; one goes before, as in training, so that the caches are its own."""
+    built.step()
+    gc.collect()
+    gc.disable()
+    cpu, wall = time.process_time(), time.perf_counter()
+    built.step()
+    times = {"cpu": 1e3 * (time.process_time() - cpu), "wall": 1e3 * (time.perf_counter() - wall)}
+    gc.enable()
+    return times
+
+
+def peak(built: Built) -> dict[str, float]:
+    """Measure by how much a step raises the peak resident memory of the process, in MB."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
+    built.step()
+    return {"mb": (_status("VmHWM") - before) / 1024}
+
+
+def _status(key: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1])
+
+
+def result(built: Built, work: Work, path: str) -> dict[str, Any]:
+    """Write the gradients of a step, in our shapes, to `path`."""
+    loss, grads, spikes = built.step()
+    np.savez(path, *(np.asarray(g) for g in built.as_ours(grads)))
+    n_places = work.x.shape[0] * work.x.shape[1] * work.mask.shape[-1]
+    n_spikes = float(np.asarray(spikes).sum(dtype=np.float64))
+    return {"loss": float(loss), "rate": None if np.isnan(n_spikes) else n_spikes / n_places}
+
+
+def main() -> None:
+    """Serve ``worker.py MODULE:FUNCTION OPTIONS WORK THREADS pinned|free``."""
+    function, options, path, threads, where = sys.argv[1:]
+    if where == "pinned":  # before any library looks at how many cores there are
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    try:
+        work = load(Path(path))
+        module, name = function.split(":")
+        built: Built = getattr(importlib.import_module(module), name)(work, int(threads), **json.loads(options))
+        built.step()  # compiles
+        print(json.dumps(built.facts), file=answers)
+        for line in sys.stdin:
+            do, *rest = line.split()
+            answer = result(built, work, *rest) if do == "result" else {"step": timed, "peak": peak}[do](built)
+            print(json.dumps(answer), file=answers)
+    except Exception as error:
+        traceback.print_exc()
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers)
+
+
+if __name__ == "__main__":
+    main()
