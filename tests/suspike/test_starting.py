@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from suspike_testing.comparing import assert_same_bits
-from suspike_testing.zoo import FIRING
 
 import suspike as su
 from suspike import nn
@@ -27,6 +26,15 @@ GATES: dict[str, Any] = {
 }
 
 
+LEAKS: dict[str, dict[str, float]] = {
+    "IF": {},
+    "LIF": {"beta": 0.9},
+    "CubaLIF": {"beta": 0.9, "alpha": 0.7},
+    "AdLIF": {"beta": 0.9, "rho": 0.95},
+}
+CASES = [*((g, "LIF") for g in GATES), *(("none", n) for n in LEAKS if n != "LIF")]
+
+
 def batch(rate: float = 0.08, seed: int = 0) -> su.Spikes:
     generator = torch.Generator().manual_seed(seed)
     return su.Spikes.from_dense((torch.rand(T, B, N_IN, generator=generator) < rate).float())
@@ -35,22 +43,14 @@ def batch(rate: float = 0.08, seed: int = 0) -> su.Spikes:
 def make(gate: str = "none", neuron: str = "LIF", scale: float = 1.0) -> nn.Stack:
     """A hidden layer whose weights are `scale` times too large, and a readout."""
     torch.manual_seed(0)
-    options = {
-        "IF": {},
-        "LIF": {"beta": 0.9},
-        "CubaLIF": {"beta": 0.9, "alpha": 0.7},
-        "AdLIF": {"beta": 0.9, "rho": 0.95},
-    }
-    hidden = getattr(nn, neuron)(N, gate=GATES[gate](), **options[neuron])
+    hidden = getattr(nn, neuron)(N, gate=GATES[gate](), **LEAKS[neuron])
     net = nn.Stack(nn.Dense(N_IN, N, hidden, recurrent=True), nn.Dense(N, 4, nn.LI(4, beta=0.9)))
     with torch.no_grad():
         net[0].weight.mul_(scale)
     return net
 
 
-@pytest.mark.parametrize(
-    ("gate", "neuron"), [*((g, "LIF") for g in GATES), *(("none", n) for n in FIRING if n != "LIF")]
-)
+@pytest.mark.parametrize(("gate", "neuron"), CASES)
 @pytest.mark.parametrize("scale", [0.02, 50.0])
 def test_a_layer_reaches_its_rate(gate: str, neuron: str, scale: float, caplog: pytest.LogCaptureFixture) -> None:
     net, spikes, rate = make(gate, neuron, scale), batch(), 0.06
@@ -69,9 +69,8 @@ def test_a_layer_reaches_its_rate(gate: str, neuron: str, scale: float, caplog: 
 
 def test_every_layer_is_fitted_behind_those_before_it() -> None:
     torch.manual_seed(0)
-    net = nn.Stack(
-        *[nn.Dense(n, 40, nn.LIF(40, beta=0.9)) for n in (N_IN, 40, 40)], nn.Dense(40, 3, nn.LI(3, beta=0.9))
-    )
+    hidden = [nn.Dense(n, 40, nn.LIF(40, beta=0.9)) for n in (N_IN, 40, 40)]
+    net = nn.Stack(*hidden, nn.Dense(40, 3, nn.LI(3, beta=0.9)))
     assert summary(net, batch()).rows[2].rate < 0.02
     starts = nn.start_at_rate(net, batch(), rate=0.1)
     assert [s.name for s in starts] == ["0", "1", "2"]
@@ -88,15 +87,14 @@ def test_nothing_but_what_is_told_of_changes(gate: str) -> None:
     training, hooks, rng = net.training, [len(m._forward_pre_hooks) for m in net.modules()], torch.get_rng_state()
     (start,) = nn.start_at_rate(net, batch())
     changed = {k for k, x in net.state_dict().items() if not torch.equal(x, before[k])}
-    gates = {"input": {"bias", "scale"}, "recurrent": {"bias", "scale"}, "drive": {"log_kappa", "scale"}}.get(
-        gate, set()
-    )
-    assert changed == {"0.weight"} | {f"0.neuron.gate.{k}" for k in gates}
+    offsets = {"input": "bias", "recurrent": "bias", "drive": "log_kappa"}
+    fitted = {offsets[gate], "scale"} if gate in offsets else set()
+    assert changed == {"0.weight"} | {f"0.neuron.gate.{k}" for k in fitted}
     assert_same_bits(net[0].weight.detach().numpy(), (before["0.weight"] * start.scale).numpy())
     assert {k: id(p) for k, p in net.named_parameters()} == ids
-    assert all(
-        p.grad is None and p.requires_grad == (gate != "random" or "gate" not in k) for k, p in net.named_parameters()
-    )
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is None
+        assert parameter.requires_grad == (gate != "random" or "gate" not in name)
     assert net.training == training
     assert [len(m._forward_pre_hooks) for m in net.modules()] == hooks
     assert torch.equal(torch.get_rng_state(), rng)
