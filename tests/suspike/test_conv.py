@@ -203,11 +203,11 @@ def test_two_stretches_equal_one() -> None:
 def test_counts_take_the_event_path_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
     layer = make_conv()
     with caplog.at_level("INFO"):
-        out, _ = layer(make_counts(layer))
+        out, _ = layer(make_counts(layer, density=0.05))
     assert isinstance(out, torch.Tensor)
     assert "Conv2d takes the event path" in caplog.text
     with torch.no_grad():
-        assert isinstance(layer(su.Spikes.from_dense(make_counts(layer)))[0], su.Spikes)
+        assert isinstance(layer(su.Spikes.from_dense(make_counts(layer, density=0.05)))[0], su.Spikes)
 
 
 def test_a_citizen_of_torch() -> None:
