@@ -19,7 +19,7 @@ from suspike._summary import SATURATED_RATE as SATURATED_RATE
 from suspike._summary import Row as Row
 from suspike._summary import Summary as Summary
 from suspike._validate import fail, message
-from suspike.nn import Conv2d, Dense, DriveGate, Gate, GateTable, GateUse, InputGate, path
+from suspike.nn import Conv2d, DriveGate, Gate, GateTable, GateUse, InputGate, Layer, path
 from suspike.nn.states import State
 from suspike.spikes import Spikes
 from suspike_kernels.counting import Counts, count_layer
@@ -27,9 +27,6 @@ from suspike_kernels.cpu.patches import count_synops
 from suspike_kernels.layout import Events, events_from_dense
 
 log = logging.getLogger(__name__)
-
-Layered = Dense | Conv2d
-"""The layers that are recorded and summed up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +102,7 @@ def record(net: nn.Module) -> Iterator[Record]:
     def keep_table(gate: nn.Module, _: Any, table: GateTable | GateUse) -> None:
         tables[gate] = table
 
-    def keep_call(name: str, layer: Layered, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
+    def keep_call(name: str, layer: Layer, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
         given = dict(zip(("x", "state"), args, strict=False)) | kwargs
         out, gate = result[0], _gate(layer)
         if gate is not None and gate not in tables:
@@ -180,7 +177,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
     return found
 
 
-def _row(name: str, layer: Layered, calls: list[Call], n_samples: int) -> Row:
+def _row(name: str, layer: Layer, calls: list[Call], n_samples: int) -> Row:
     """Tell of one layer, over all of its calls."""
     kind = f"{type(layer).__name__} {type(layer.neuron).__name__}{' recurrent' * (layer.recurrent is not None)}"
     n = sum(p.numel() for p in layer.parameters())
@@ -217,7 +214,7 @@ def _events(x: Spikes | Tensor) -> Events | None:
         return None
 
 
-def _count(layer: Layered, call: Call, heard: Events | None, fired: Events | None) -> Counts:
+def _count(layer: Layer, call: Call, heard: Events | None, fired: Events | None) -> Counts:
     t, b, n_in = call.x.shape
     if heard is None:  # its updates count all the same
         heard = Events(np.zeros((b, t + 1), np.int64), np.zeros(0, np.int32), n_in)
@@ -237,18 +234,18 @@ def _count(layer: Layered, call: Call, heard: Events | None, fired: Events | Non
         recurrent_gates=gate.n_gates if isinstance(gate, InputGate) and gate.recurrent is not None else 0,
         drive_gate=isinstance(gate, DriveGate),
     )
-    if isinstance(layer, Dense):
+    if not isinstance(layer, Conv2d):
         return counts
     reached, done = count_synops(heard, layer.geometry.array(), table)  # a drive gate spares no operation
     return counts._replace(synapses=layer.geometry.n_synapses, synops_done=done, synops_skipped=reached - done)
 
 
-def _hides_who_is_open(layer: Layered) -> bool:
+def _hides_who_is_open(layer: Layer) -> bool:
     """Say whether only the number of open neurons is known, and events do not reach all of them alike."""
     return isinstance(layer, Conv2d) and isinstance(_gate(layer), InputGate)
 
 
-def _n_active(layer: Layered, call: Call, heard: Events | None) -> int | None:
+def _n_active(layer: Layer, call: Call, heard: Events | None) -> int | None:
     """Count the active places of a call. Without gradient it has none, so the layer alone runs again to find them."""
     if heard is None or layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.float64):
         return None
@@ -261,12 +258,12 @@ def _n_active(layer: Layered, call: Call, heard: Events | None) -> int | None:
     return len(out.active.idx) if isinstance(out, Spikes) else None
 
 
-def _gate(layer: Layered) -> Gate | None:
+def _gate(layer: Layer) -> Gate | None:
     return layer.neuron.gate
 
 
-def _layers(net: nn.Module) -> dict[str, Layered]:
-    layers = {name: module for name, module in net.named_modules() if isinstance(module, Layered)}
+def _layers(net: nn.Module) -> dict[str, Layer]:
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, Layer)}
     if not layers:
         fail("net", "a module with at least one Dense or Conv2d layer", f"a {type(net).__name__} without")
     return layers

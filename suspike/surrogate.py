@@ -34,8 +34,9 @@ class Surrogate:
 
     @property
     def scale(self) -> float:
-        """Its width or slope: the second argument of `suspike_kernels.rules.surrogate`."""
-        raise NotImplementedError
+        """Its only parameter, a width or a slope: the second argument of `suspike_kernels.rules.surrogate`."""
+        (scale,) = vars(self).values()
+        return float(scale)
 
     def slope(self, distance: Tensor) -> Tensor:
         """Return the derivative at `distance`, any shape."""
@@ -70,11 +71,6 @@ class Triangle(Surrogate):
     shape: ClassVar[str] = "triangle"
     compact: ClassVar[bool] = True
 
-    @property
-    def scale(self) -> float:
-        """The width."""
-        return self.width
-
     def slope(self, distance: Tensor) -> Tensor:
         """Return the triangle at `distance`."""
         return triangle(distance, distance.new_tensor(self.width))
@@ -93,11 +89,6 @@ class Boxcar(Surrogate):
     width: float = 0.5
     shape: ClassVar[str] = "boxcar"
     compact: ClassVar[bool] = True
-
-    @property
-    def scale(self) -> float:
-        """The width."""
-        return self.width
 
     def slope(self, distance: Tensor) -> Tensor:
         """Return the box at `distance`."""
@@ -122,11 +113,6 @@ class ATan(Surrogate):
     shape: ClassVar[str] = "atan"
     compact: ClassVar[bool] = False
 
-    @property
-    def scale(self) -> float:
-        """The slope alpha."""
-        return self.alpha
-
     def slope(self, distance: Tensor) -> Tensor:
         """Return the derivative at `distance`."""
         return 0.5 * self.alpha / (1 + (0.5 * math.pi * self.alpha * distance) ** 2)
@@ -150,11 +136,6 @@ class FastSigmoid(Surrogate):
     shape: ClassVar[str] = "fast_sigmoid"
     compact: ClassVar[bool] = False
 
-    @property
-    def scale(self) -> float:
-        """The slope k."""
-        return self.k
-
     def slope(self, distance: Tensor) -> Tensor:
         """Return the derivative at `distance`."""
         return 1 / (1 + self.k * distance.abs()) ** 2
@@ -177,11 +158,6 @@ class Sigmoid(Surrogate):
     k: float = 25.0
     shape: ClassVar[str] = "sigmoid"
     compact: ClassVar[bool] = False
-
-    @property
-    def scale(self) -> float:
-        """The slope k."""
-        return self.k
 
     def slope(self, distance: Tensor) -> Tensor:
         """Return the derivative at `distance`."""

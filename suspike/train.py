@@ -21,7 +21,7 @@ from suspike._validate import fail, import_extra
 from suspike.inspect import record
 from suspike.loader import Loader
 from suspike.losses import mean_over_time
-from suspike.nn import Dense, GateTable, gate_parameters
+from suspike.nn import GateTable, Layer, gate_parameters
 from suspike.spikes import Spikes
 
 Epoch = dict[str, float]
@@ -62,7 +62,7 @@ def open_fraction(net: nn.Module, spikes: Spikes | Tensor) -> float:
     with torch.no_grad(), record(net) as rec:
         net(spikes)
     for name, layer in net.named_modules():
-        if isinstance(layer, Dense) and layer.neuron.fires:
+        if isinstance(layer, Layer) and layer.neuron.fires:
             gate = rec[name].gate
             opened = gate.open if isinstance(gate, GateTable) else gate.share if gate is not None else torch.ones(1)
             shares.append(float(opened.mean()))

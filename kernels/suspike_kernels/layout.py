@@ -271,6 +271,8 @@ def always_open(dtype: Any) -> GateArrays:
 
 def table_gate(is_open: NDArray[np.uint8], near: NDArray[np.uint8], dtype: Any) -> GateArrays:
     """Return a gate given by its bits: `is_open`, `near` uint8 [1 or B, T, G]; `near` may be empty."""
+    if near.size and near.shape != is_open.shape:
+        raise ValueError(f"`near` must be of the shape of `is_open`, {is_open.shape}, or empty, got {near.shape}.")
     kind, none = int(is_open.shape[0] > 0), np.zeros(0, dtype)
     return GateArrays(kind, is_open, near, none.reshape(0, 0, 0), none.reshape(0, 0), none, none, none)
 

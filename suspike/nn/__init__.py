@@ -2,16 +2,13 @@
 
 from suspike.nn.conv import Conv2d as Conv2d
 from suspike.nn.conv import conv_size as conv_size
-from suspike.nn.events import ChannelsLast as ChannelsLast
-from suspike.nn.events import EventDropout as EventDropout
-from suspike.nn.events import Pool2d as Pool2d
-from suspike.nn.events import Skip as Skip
 from suspike.nn.gates import DriveGate as DriveGate
 from suspike.nn.gates import Gate as Gate
 from suspike.nn.gates import GateTable as GateTable
 from suspike.nn.gates import GateUse as GateUse
 from suspike.nn.gates import InputGate as InputGate
 from suspike.nn.gates import gate_parameters as gate_parameters
+from suspike.nn.layer import Layer as Layer
 from suspike.nn.layers import Dense as Dense
 from suspike.nn.layers import Stack as Stack
 from suspike.nn.neuron import Neuron as Neuron
@@ -28,6 +25,10 @@ from suspike.nn.rhythms import RandomGate as RandomGate
 from suspike.nn.rhythms import RhythmGate as RhythmGate
 from suspike.nn.rhythms import SoftGate as SoftGate
 from suspike.nn.starting import start_at_rate as start_at_rate
+from suspike.nn.stateless import ChannelsLast as ChannelsLast
+from suspike.nn.stateless import EventDropout as EventDropout
+from suspike.nn.stateless import Pool2d as Pool2d
+from suspike.nn.stateless import Skip as Skip
 from suspike.nn.states import AdLIFState as AdLIFState
 from suspike.nn.states import CubaLIFState as CubaLIFState
 from suspike.nn.states import CubaLIState as CubaLIState

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from suspike._validate import fail
 from suspike.nn import event
-from suspike.nn.gates import DataGate, InputGate
-from suspike.nn.layers import Dense
+from suspike.nn.layer import Layer
 from suspike.nn.neuron import Neuron
-from suspike.nn.states import State
 from suspike.spikes import Spikes
 from suspike_kernels.geometry import Geometry, convolution
 
 Pair = int | tuple[int, int]
 
 
-class Conv2d(nn.Module):
+class Conv2d(Layer):
     r"""A convolution with neurons behind it.
 
     .. math:: I_{Y,X,c} = b_c + \sum_{d_y,d_x,k} W_{d_y,d_x,k,c}\, x_{Y s_y + d_y - p_y,\; X s_x + d_x - p_x,\; k}
 
-    Spikes in, Spikes out; dense in, dense out, as with `Dense`. Units are numbered pixel by pixel with the channels
+    Spikes in, Spikes out; dense in, dense out (see `Layer`). Units are numbered pixel by pixel with the channels
     innermost, ``(y * W + x) * C + c``, in and out; `ChannelsLast` brings an event camera's units and images [C, H, W]
     into this order. A gate's ``group_size=out_channels`` gives each pixel a gate of its own; what reaches a closed
     neuron is added all the same, and not integrated.
@@ -69,7 +67,8 @@ class Conv2d(nn.Module):
     ... )
     """
 
-    recurrent = None  # as of a Dense layer that hears no spikes of its own
+    crossover = 0.15  # torch's convolution is faster above: docs/training_speed.md
+    shape_cure = "Images [T, B, C, H, W] and an event camera's units go through ChannelsLast first."
 
     def __init__(
         self,
@@ -83,7 +82,6 @@ class Conv2d(nn.Module):
         padding: Pair = 0,
         bias: bool = True,
     ) -> None:
-        super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value < 1:
                 fail(name, "at least 1", repr(value))
@@ -91,81 +89,34 @@ class Conv2d(nn.Module):
         n, (height, width) = geometry.n_out, geometry[3:5]
         if neuron.n_units != n:
             fail("neuron", f"of {height} x {width} pixels x {out_channels} = {n} units", f"{neuron.n_units} units")
-        if isinstance(neuron.gate, InputGate):
-            if neuron.gate.n_in != geometry.n_in:
-                fail("gate", f"of n_in = {geometry.n_in} units like its layer", f"{neuron.gate.n_in}")
-            if neuron.gate.recurrent is not None and not neuron.fires:
-                fail("gate", "without a recurrent term for a readout, which never fires", "one with it")
-        self.geometry, self.neuron = geometry, neuron
-        self.in_size, self.out_size = geometry[:2], (height, width)
-        self.n_in, self.n_out = geometry.n_in, n
+        super().__init__(geometry.n_in, n, neuron)
+        self.geometry, self.in_size, self.out_size = geometry, geometry[:2], (height, width)
+        self.recurrent = None  # it hears no spikes of its own
         shape = geometry.kernel_h, geometry.kernel_w, in_channels, out_channels
         self.weight = nn.Parameter(torch.randn(shape) / (shape[0] * shape[1] * shape[2]) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    @overload
-    def forward(self, x: Spikes, state: Any = None) -> tuple[Spikes | Tensor, State]: ...
-    @overload
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, State]: ...
-    def forward(self, x: Spikes | Tensor, state: Any = None) -> tuple[Spikes | Tensor, State]:
-        """Run over time.
-
-        Parameters
-        ----------
-        x : Spikes or Tensor [T, B, n_in]
-        state : state of the layer's neurons, optional
-            At rest without one.
-
-        Returns
-        -------
-        out : Spikes (neurons that fire, on Spikes) or Tensor [T, B, n_out]
-            Spikes, or the membrane of a readout.
-        state : state
-        """
-        if len(x.shape) != 3 or x.shape[-1] != self.n_in:
-            cure = "Images [T, B, C, H, W] and an event camera's units go through ChannelsLast first."
-            fail("x", f"of shape [T, B, {self.n_in}]", f"shape {list(x.shape)}", cure)
-        state = self._checked(state, x.shape[1])  # type: ignore[misc]
-        lists, (chosen, x) = isinstance(x, Spikes), self._choose(x)  # type: ignore[misc]
-        if isinstance(x, Spikes) and chosen == "event":
-            out, state = self._run(x, state, bias=self._bias())
-            return out if lists or isinstance(out, Tensor) else out.dense(), state
-        dense = x.dense().to(self.weight.dtype) if isinstance(x, Spikes) else x
-        cur = self._current(dense)
-        if chosen == "fused" and (lists or isinstance(self.neuron.gate, InputGate)):
-            nothing = Spikes.silence(len(dense), dense.shape[1], self.n_in)
-            out, state = self._run(nothing, state, x=dense, current=cur)
-            return out if lists or isinstance(out, Tensor) else out.dense(), state
-        seen = dense if isinstance(self.neuron.gate, DataGate) else None
-        return self.neuron(cur, state, x=seen)  # type: ignore[no-any-return]
-
-    # which path, why not, and whether a state fits: the rules of a Dense layer, though this is none
-    crossover = 0.15  # torch's convolution is faster above: docs/training_speed.md
-    _choose, _no_kernel, _checked = Dense._choose, Dense._no_kernel, Dense._checked
-
-    def _run(self, spikes: Spikes, state: Any, *, x: Tensor | None = None, **given: Any) -> tuple[Spikes | Tensor, Any]:
-        """Run the neurons on spikes, or on the current of a dense input `x` that a gate sees."""
-        gate, activation, g = self.neuron.gate, None, self.geometry
-        if isinstance(gate, InputGate) and x is not None:
-            activation = (x @ gate.weight).to(self.weight.dtype) + gate.bias
+    def run_events(
+        self, x: Spikes, state: Any, *, current: Tensor | None = None, activation: Tensor | None = None
+    ) -> tuple[Spikes | Tensor, Any]:
+        """Run on a spike train: each event scatters its kernel."""
+        g, bias = self.geometry, self._bias() if current is None else None
         rows = self.weight[:, g.column_order()].transpose(1, 2).reshape(g.row_shape)
         return event.run_layer(
-            spikes, rows, None, given.get("bias"), self.neuron, state, current=given.get("current"),
-            activation=activation, geometry=g.array(),
-        )  # fmt: skip
+            x, rows, None, bias, self.neuron, state, current=current, activation=activation, geometry=g.array()
+        )
 
     def _bias(self) -> Tensor | None:
         """Return the bias of each unit [N]."""
         return None if self.bias is None else self.bias.repeat(self.out_size[0] * self.out_size[1])
 
-    def _current(self, x: Tensor) -> Tensor:
-        """Return the current [T, B, N] of a dense input [T, B, n_in]."""
+    def current(self, x: Tensor) -> Tensor:
+        """Return the convolution of a dense input, and the bias: [T, B, n_out]."""
         g = self.geometry
         images = x.reshape(x.shape[0] * x.shape[1], *self.in_size, g.channels).permute(0, 3, 1, 2)
         kernel, stride, padding = self.weight.permute(3, 2, 0, 1), (g.stride_y, g.stride_x), (g.pad_y, g.pad_x)
         maps = nn.functional.conv2d(images, kernel, stride=stride, padding=padding).permute(0, 2, 3, 1)
-        cur = maps.reshape(*x.shape[:2], self.n_out).to(self.weight.dtype)  # under autocast it is of lower precision
-        bias = self._bias()
+        cur, bias = maps.reshape(*x.shape[:2], self.n_out), self._bias()
         return cur if bias is None else cur + bias
 
     def extra_repr(self) -> str:

@@ -84,7 +84,7 @@ class Neuron(nn.Module):
         state : state
         """
         shape, cur = self._checked(cur[None])
-        state = self._started(state, shape[1])
+        state = self.started(state, shape[1])
         out, state = self._loop(cur, state, None, None if x is None else x[None])
         return out.reshape(shape)[0], state
 
@@ -111,7 +111,7 @@ class Neuron(nn.Module):
         state : state
         """
         shape, cur = self._checked(cur)
-        state = self._started(state, shape[1])
+        state = self.started(state, shape[1])
         if self._fuses(cur, recurrent):
             out, state = self._scan(cur, state)
         else:
@@ -124,16 +124,19 @@ class Neuron(nn.Module):
             fail("cur", f"of shape [T, B, {self.n_units}]", f"shape {list(cur.shape)}")
         return cur.shape, cur.flatten(2)
 
-    def _started(self, state: Any, batch: int) -> Any:
-        """Return the state, at rest if it is None; kernels trust its shapes."""
+    def started(self, state: Any, batch: int, dtype: torch.dtype | None = None) -> Any:
+        """Return the state, at rest if it is None; kernels trust its shapes, and those of a layer its type."""
         if state is None:
             return self.initial_state(batch)
         if not isinstance(state, self.state):
             fail("state", f"a {self.state.__name__}", f"a {type(state).__name__}")
-        shapes = [list(x.shape) for x in state if isinstance(x, Tensor)]
-        if any(shape != [batch, self.n_units] for shape in shapes):
-            got = " and ".join(map(str, shapes))
+        tensors = [x for x in state if isinstance(x, Tensor)]
+        if any(x.shape != (batch, self.n_units) for x in tensors):
+            got = " and ".join(str(list(x.shape)) for x in tensors)
             fail("state", f"of shape [{batch}, {self.n_units}]", got, "Another batch size needs a state of its own.")
+        if dtype is not None and any(x.dtype != dtype for x in tensors):
+            got = " and ".join(str(x.dtype) for x in tensors)
+            fail("state", f"of the layer's {dtype}", got, "Start from None after a change of type.")
         return state
 
     def _loop(self, cur: Tensor, state: Any, recurrent: Tensor | None, x: Tensor | None) -> tuple[Tensor, Any]:
@@ -207,6 +210,28 @@ class Neuron(nn.Module):
     def extra_repr(self) -> str:
         """Show what the constructor was told."""
         return f"{self.n_units}"
+
+
+class Synaptic(Neuron):
+    r"""Neurons behind a synaptic current: :math:`i_t = \alpha i_{t-1} + I_t,\; u_t = \beta v_{t-1} + i_t`."""
+
+    kind = "cuba"
+    decay: Leak
+
+    @property
+    def alpha(self) -> Tensor:
+        """Decay of the synaptic current a step [N]."""
+        alpha: Tensor = self.decay()
+        return alpha
+
+    def second_rule(self) -> dict[str, Tensor]:
+        """Return the decay of the current."""
+        return {"decay": self.alpha}
+
+    def candidate(self, cur: Tensor, variables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return v and i of an open neuron."""
+        i = self.alpha * variables[1] + cur
+        return self.beta * variables[0] + i, i
 
 
 def choose(is_open: Tensor | None, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> Iterator[Tensor]:

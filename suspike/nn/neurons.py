@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suspike._validate import fail
 from suspike.nn.gates import Gate
-from suspike.nn.neuron import Neuron, choose, shape_of
+from suspike.nn.neuron import Neuron, Synaptic, choose, shape_of
 from suspike.nn.parameters import Leak, Positive, leak_of
 from suspike.nn.states import AdLIFState, CubaLIFState, LIFState
 from suspike.surrogate import Surrogate, Triangle
@@ -161,7 +161,7 @@ class IF(Firing):
         self.leak = Leak(n_units, 1.0, learn=False)
 
 
-class CubaLIF(Firing):
+class CubaLIF(Synaptic, Firing):
     r"""LIF neurons behind a synaptic current: :math:`i_t = \alpha i_{t-1} + I_t,\; u_t = \beta v_{t-1} + i_t`.
 
     Parameters
@@ -176,7 +176,7 @@ class CubaLIF(Firing):
         As of `LIF`.
     """
 
-    kind, state = "cuba", CubaLIFState
+    state = CubaLIFState
 
     def __init__(
         self,
@@ -202,21 +202,6 @@ class CubaLIF(Firing):
         )  # fmt: skip
         self.leak = Leak(n_units, leak_of("beta", beta, "tau_ms", tau_ms, dt_ms), learn=learn_beta)
         self.decay = Leak(n_units, leak_of("alpha", alpha, "tau_syn_ms", tau_syn_ms, dt_ms), learn=learn_alpha)
-
-    @property
-    def alpha(self) -> Tensor:
-        """Decay of the synaptic current a step [N]."""
-        alpha: Tensor = self.decay()
-        return alpha
-
-    def second_rule(self) -> dict[str, Tensor]:
-        """Return the decay of the current."""
-        return {"decay": self.alpha}
-
-    def candidate(self, cur: Tensor, variables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return v and i of an open neuron."""
-        i = self.alpha * variables[1] + cur
-        return self.beta * variables[0] + i, i
 
 
 class AdLIF(Firing):

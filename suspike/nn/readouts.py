@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from suspike.nn.gates import Gate
-from suspike.nn.neuron import Neuron, choose
+from suspike.nn.neuron import Neuron, Synaptic, choose
 from suspike.nn.parameters import Leak, leak_of
 from suspike.nn.states import CubaLIState, LIState
 
@@ -43,7 +43,7 @@ class LI(Neuron):
         return variables[0], self.state(*variables, state.t + 1)
 
 
-class CubaLI(LI):
+class CubaLI(Synaptic, LI):
     r"""A readout behind a synaptic current: :math:`i_t = \alpha i_{t-1} + I_t,\; v_t = \beta v_{t-1} + i_t`.
 
     Parameters
@@ -52,7 +52,6 @@ class CubaLI(LI):
         As of `CubaLIF`.
     """
 
-    kind = "cuba"
     state = CubaLIState
 
     def __init__(
@@ -70,18 +69,3 @@ class CubaLI(LI):
     ) -> None:
         super().__init__(n_units, beta=beta, tau_ms=tau_ms, dt_ms=dt_ms, gate=gate, learn_beta=learn_beta)
         self.decay = Leak(n_units, leak_of("alpha", alpha, "tau_syn_ms", tau_syn_ms, dt_ms), learn=learn_alpha)
-
-    @property
-    def alpha(self) -> Tensor:
-        """Decay of the synaptic current a step [N]."""
-        alpha: Tensor = self.decay()
-        return alpha
-
-    def second_rule(self) -> dict[str, Tensor]:
-        """Return the decay of the current."""
-        return {"decay": self.alpha}
-
-    def candidate(self, cur: Tensor, variables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return v and i of an open neuron."""
-        i = self.alpha * variables[1] + cur
-        return self.beta * variables[0] + i, i

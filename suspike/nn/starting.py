@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from suspike._validate import fail
 from suspike.nn.event import product
 from suspike.nn.gates import DriveGate, InputGate
-from suspike.nn.layers import Dense
+from suspike.nn.layer import Layer
 from suspike.nn.paths import path
 from suspike.spikes import Spikes
 
@@ -41,7 +41,7 @@ class Start(NamedTuple):
 
 @torch.no_grad()
 def start_at_rate(net: nn.Module, spikes: Spikes, *, rate: float = 0.05) -> list[Start]:
-    """Scale the input weights of every `Dense` layer that fires, so that it fires at `rate` on real data.
+    """Scale the input weights of every layer that fires, so that it fires at `rate` on real data.
 
     Layers are fitted in the order of their calls, each one behind those fitted before it. Gates that data open are
     fitted first: the bias of an `InputGate` and kappa of a `DriveGate` become quantiles of what they see, and their
@@ -50,7 +50,7 @@ def start_at_rate(net: nn.Module, spikes: Spikes, *, rate: float = 0.05) -> list
     Parameters
     ----------
     net : module
-        On the CPU; called as ``net(spikes)``. Its Dense layers may stand anywhere in its tree.
+        On the CPU; called as ``net(spikes)``. Its layers may stand anywhere in its tree.
     spikes : Spikes [T, B, n_in]
         A batch of the training data.
     rate : float
@@ -65,7 +65,7 @@ def start_at_rate(net: nn.Module, spikes: Spikes, *, rate: float = 0.05) -> list
         fail("rate", "above 0 and below 1", repr(rate))
     if not len(spikes.events.idx):
         fail("spikes", "a batch with events", "none", "A silent input tells nothing of a rate.")
-    names = {layer: name for name, layer in net.named_modules() if isinstance(layer, Dense)}
+    names = {layer: name for name, layer in net.named_modules() if isinstance(layer, Layer)}
     done: list[Start] = []
     for layer in _call_order(net, spikes):
         if layer.neuron.fires:
@@ -80,12 +80,12 @@ def start_at_rate(net: nn.Module, spikes: Spikes, *, rate: float = 0.05) -> list
     return done
 
 
-def _call_order(net: nn.Module, spikes: Spikes) -> list[Dense]:
-    order: dict[Dense, None] = {}
+def _call_order(net: nn.Module, spikes: Spikes) -> list[Layer]:
+    order: dict[Layer, None] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda module, _: order.setdefault(module))
         for layer in net.modules()
-        if isinstance(layer, Dense)
+        if isinstance(layer, Layer)
     ]
     try:
         net(spikes)
@@ -95,7 +95,7 @@ def _call_order(net: nn.Module, spikes: Spikes) -> list[Dense]:
     return list(order)
 
 
-def _input_of(net: nn.Module, spikes: Spikes, layer: Dense) -> Spikes:
+def _input_of(net: nn.Module, spikes: Spikes, layer: Layer) -> Spikes:
     """Return what a layer hears in its first call."""
     heard: list[Any] = []
     hook = layer.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
@@ -106,7 +106,7 @@ def _input_of(net: nn.Module, spikes: Spikes, layer: Dense) -> Spikes:
     return heard[0] if isinstance(heard[0], Spikes) else Spikes.from_dense(heard[0])
 
 
-def _fit(layer: Dense, x: Spikes, rate: float) -> tuple[float, float]:
+def _fit(layer: Layer, x: Spikes, rate: float) -> tuple[float, float]:
     """Fit a layer's gate and scale; return the scale and the rate found."""
     gate, weight = layer.neuron.gate, layer.weight.clone()
     if isinstance(gate, InputGate):
@@ -117,7 +117,7 @@ def _fit(layer: Dense, x: Spikes, rate: float) -> tuple[float, float]:
     def rate_at(scale: float) -> float:
         layer.weight.copy_(weight * scale)
         if isinstance(gate, DriveGate):
-            cur = product(x, layer.weight, torch.zeros_like(layer.weight[0]) if layer.bias is None else layer.bias)
+            cur = layer.current(x.dense().to(layer.weight.dtype))
             gate.log_kappa.copy_(_quantile(cur.abs(), 1 - gate.open).clamp_min(1e-6).log())
             gate.get_buffer("scale").copy_(_swing(cur))
         with path("event"):

@@ -40,7 +40,7 @@ PATHS = KINDS
 def _taken(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests with a `path` take it."""
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    with on_path(params.get("path", "event")):
+    with on_path(params["path"]) if "path" in params else nullcontext():
         yield
 
 

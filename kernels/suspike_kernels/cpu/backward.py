@@ -14,8 +14,8 @@ from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, gradients, steps
 from suspike_kernels.cpu.gating import segments
-from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients, add_patches
-from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, add_rows, by_source, dot, scratch
+from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
+from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch
 from suspike_kernels.cpu.steps import columns
 from suspike_kernels.layout import Events
 from suspike_kernels.pool import over_samples
@@ -82,7 +82,7 @@ class _Room(NamedTuple):
     states, currents, activations : float [S, T + 1, N], [T, N], [T, G], or of no steps
         What a replay keeps: the state before each step, and what the step saw. `activations` has one row at least: it
         is handed on, though not read, where nothing was replayed.
-    vectors : float [7, N]
+    vectors : float [6, N]
     by_next : float [N]
     flags : uint8 [3, N]
     edges : int32 [2, segments]
@@ -127,7 +127,7 @@ def _room(layer: Layer, run: Run, shared: gating.Segments, low: int, high: int, 
     n_sources = max(len(layer.synapses.weight), n)
     return _Room(
         later, np.zeros((n_steps + 1, n_gates), dtype), np.empty((n_states, kept + 1, n), dtype),
-        np.empty((kept, n), dtype), np.empty((max(kept, 1), n_gates), dtype), np.zeros((7, n), dtype),
+        np.empty((kept, n), dtype), np.empty((max(kept, 1), n_gates), dtype), np.zeros((6, n), dtype),
         np.empty(n, dtype), flags, edges, blocks, np.empty((2, longest + 1), np.int32),
         np.empty(n_sources + 1, np.int64), np.empty(n + 1, np.int32),
     )  # fmt: skip
@@ -142,12 +142,10 @@ def _replay(
 
     `states` [S, T + 1, N] takes the state before each step, `currents` [T, N] and `activations` [T, G] what it saw.
     """
-    gate, given, events, spk = layer.gate, layer.current, layer.events, layer.spk[b]
-    weight, recurrent, bias, geometry = layer.synapses
+    gate, given, events, synapses, spk = layer.gate, layer.current, layer.events, layer.synapses, layer.spk[b]
     kind, beta, threshold, reset, _, decay, a, jump = layer.neurons
-    ptr, idx, s_ptr, s_idx = events.ptr, events.idx, spikes.ptr, spikes.idx
+    s_ptr, s_idx = spikes.ptr, spikes.idx
     n_steps, n = currents.shape
-    has_table, in_patches = shared.ptr.shape[0] > 0, geometry.shape[0] > 0
     first_seg, last_seg = 0, 1
     for k in range(n):
         v[k], x[k] = layer.state[0, b, k], layer.state[layer.state.shape[0] - 1, b, k]
@@ -156,25 +154,16 @@ def _replay(
     for k in range(n):
         fired[k] = 0
     for t in range(n_steps):
-        if has_table:
-            for k in columns(0, n):
-                is_open[k] = shared.open[t, k]
-            first_seg, last_seg = shared.ptr[t], shared.ptr[t + 1]
-        elif gate.kind == 1 or gate.kind == 2:
-            if gate.kind == 2:
-                gating.activate(gate, b, t, last, first, end, activations[t])
-            gating.spread_open(gate, b, t, activations[t], is_open, is_near, near)
-            last_seg = gating.find_segments(is_open, is_near, seg_low, seg_high)
+        if gate.kind == 2:
+            gating.activate(gate, b, t, last, first, end, activations[t])
+        if gate.kind == 1 or gate.kind == 2:
+            first_seg, last_seg = gating.open_step(
+                gate, shared, b, t, activations[t], is_open, is_near, near, seg_low, seg_high
+            )
         cur = currents[t]
-        for s in range(first_seg, last_seg):
-            left, right = seg_low[s], seg_high[s]
-            steps.start_current(bias, given, b, t, cur, left, right)
-            if not in_patches:
-                add_rows(cur, weight, idx, ptr[b, t], ptr[b, t + 1], left, right)
-            if recurrent.shape[0]:
-                add_rows(cur, recurrent, last, first, end, left, right)
-        if in_patches and first_seg < last_seg:
-            add_patches(cur, weight, geometry, idx, ptr[b, t], ptr[b, t + 1])
+        steps.sum_current(
+            synapses, given, events, b, t, last, first, end, cur, seg_low, seg_high, first_seg, last_seg
+        )  # fmt: skip
         if gate.kind == 3:
             gating.drive_open(gate, cur, activations[t], is_open, is_near)
         last, first, end = s_idx, s_ptr[b, t], s_ptr[b, t + 1]
@@ -211,8 +200,8 @@ def _backward(
     s_ptr, s_idx, a_ptr, a_idx = spikes.ptr, spikes.idx, active.ptr, active.idx
     n_steps, n, n_gates = events.ptr.shape[1] - 1, bias.shape[0], run.n_open.shape[1]
     n_in, n_states, zero = weight.shape[0], layer.state.shape[0], layer.state.dtype.type(0)
-    feeds_back, talk, has_table = recurrent.shape[0] > 0, gate.recurrent.shape[0] > 0, shared.ptr.shape[0] > 0
-    own_segments = not has_table and (gate.kind == 1 or gate.kind == 2)
+    feeds_back, talk = recurrent.shape[0] > 0, gate.recurrent.shape[0] > 0
+    own_segments = shared.ptr.shape[0] == 0 and (gate.kind == 1 or gate.kind == 2)
     in_patches = geometry.shape[0] > 0
     later, later_a, states, currents, activations = room[:5]
     dv, dx, d_gate, jump, v_run, x_run = (
@@ -241,13 +230,11 @@ def _backward(
                     add_dots(recurrent, a_idx, first, last, later[t + 1], left, right, by_next, 0)
             if talk:
                 add_dots(gate.recurrent, a_idx, first, last, later_a[t + 1], 0, n_gates, by_next, 0)
-            if has_table:
-                for k in columns(0, n):
-                    is_open[k], is_near[k] = shared.open[t, k], shared.near[t, k]
-                first_seg, last_seg = shared.ptr[t], shared.ptr[t + 1]
-            elif own_segments:
-                gating.spread_open(gate, b, t, activations[t if kept else 0], is_open, is_near, near)
-                last_seg = gating.find_segments(is_open, is_near, seg_low, seg_high)
+            if gate.kind == 1 or gate.kind == 2:
+                first_seg, last_seg = gating.open_step(
+                    gate, shared, b, t, activations[t if kept else 0], is_open, is_near, near, seg_low, seg_high
+                )
+            if own_segments:
                 gating.touch_blocks(seg_low, seg_high, 0, last_seg, blocks[t])
                 for k in columns(0, n):
                     later[t, k] = zero

@@ -9,8 +9,7 @@ import numpy as np
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, steps
 from suspike_kernels.cpu.gating import segments
-from suspike_kernels.cpu.patches import add_patches
-from suspike_kernels.cpu.rows import add_rows, scratch
+from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, n_gates, offsets
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import NO_SURROGATE, Layer, Run, Surrogate
@@ -103,10 +102,8 @@ def _run_sample(
     seg_low: Any, seg_high: Any,
 ) -> Any:  # fmt: skip
     """Run sample b, append to the lists, and return how many entries the two have then."""
-    gate, given, events = layer.gate, layer.current, layer.events
-    weight, recurrent, bias, geometry = layer.synapses
+    gate, given, events, synapses = layer.gate, layer.current, layer.events, layer.synapses
     kind, beta, threshold, reset, _, decay, a, jump = layer.neurons
-    ptr, idx, has_table, in_patches = events.ptr, events.idx, shared.ptr.shape[0] > 0, geometry.shape[0] > 0
     n_steps, n, dtype = n_spk.shape[1], spk.shape[1], state.dtype
     one, zero = dtype.type(1), dtype.type(0)
     v, x = state[0, b], state[state.shape[0] - 1, b]
@@ -115,24 +112,15 @@ def _run_sample(
     last, first, end = before, 0, steps.append(fired, before, 0, 0, n)
     first_seg, last_seg = 0, 1
     for t in range(n_steps):
-        if has_table:
-            for k in steps.columns(0, n):
-                is_open[k] = shared.open[t, k]
-            first_seg, last_seg = shared.ptr[t], shared.ptr[t + 1]
-        elif gate.kind == 1 or gate.kind == 2:
-            if gate.kind == 2:
-                gating.activate(gate, b, t, last, first, end, activation)
-            gating.spread_open(gate, b, t, activation, is_open, is_near, False)
-            last_seg = gating.find_segments(is_open, is_near, seg_low, seg_high)
-        for s in range(first_seg, last_seg):
-            left, right = seg_low[s], seg_high[s]
-            steps.start_current(bias, given, b, t, cur, left, right)
-            if not in_patches:
-                add_rows(cur, weight, idx, ptr[b, t], ptr[b, t + 1], left, right)
-            if recurrent.shape[0]:
-                add_rows(cur, recurrent, last, first, end, left, right)
-        if in_patches and first_seg < last_seg:
-            add_patches(cur, weight, geometry, idx, ptr[b, t], ptr[b, t + 1])
+        if gate.kind == 2:
+            gating.activate(gate, b, t, last, first, end, activation)
+        if gate.kind == 1 or gate.kind == 2:
+            first_seg, last_seg = gating.open_step(
+                gate, shared, b, t, activation, is_open, is_near, False, seg_low, seg_high
+            )
+        steps.sum_current(
+            synapses, given, events, b, t, last, first, end, cur, seg_low, seg_high, first_seg, last_seg
+        )  # fmt: skip
         if gate.kind == 3:
             gating.drive_open(gate, cur, activation, is_open, is_near)
         if gate.kind > 1:

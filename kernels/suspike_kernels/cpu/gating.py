@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.rows import BLOCK, add_rows
+from suspike_kernels.cpu.steps import columns
 from suspike_kernels.layout import GateArrays
 
 
@@ -116,6 +117,22 @@ def spread_open(gate: Any, b: int, t: int, activation: Any, is_open: Any, is_nea
         for k in range(g * size, (g + 1) * size):
             is_open[k] = opened
             is_near[k] = close
+
+
+@kernel(allocates=False)
+def open_step(
+    gate: Any, shared: Any, b: int, t: int, activation: Any, is_open: Any, is_near: Any, near: bool, low: Any, high: Any
+) -> Any:
+    """Set who is open and near at step t of a table or an input gate; return the range of the step's segments.
+
+    `low` and `high` are the table's of all steps, or take those of this one.
+    """
+    if shared.ptr.shape[0]:
+        for k in columns(0, is_open.shape[0]):
+            is_open[k], is_near[k] = shared.open[t, k], shared.near[t, k]
+        return shared.ptr[t], shared.ptr[t + 1]
+    spread_open(gate, b, t, activation, is_open, is_near, near)
+    return 0, find_segments(is_open, is_near, low, high)
 
 
 @kernel(allocates=False)

@@ -1,7 +1,7 @@
 """One step of the neurons low .. high - 1 of a sample, and the lists that it leaves; vectorised, plain IEEE arithmetic.
 
-The functions of an inner loop take arrays, not the structures that hold them: each array taken out of a structure is
-counted, by an atomic addition that costs as much as a short loop.
+The functions of an inner loop take arrays, not the structures that hold them: a call that hands over a structure copies
+all of its arrays' descriptions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel, rule
+from suspike_kernels.cpu.patches import add_patches
+from suspike_kernels.cpu.rows import add_rows
 from suspike_kernels.cpu.vectors import flag_word, lowest_bit
 
 
@@ -87,10 +89,27 @@ def adapt(rho: Any, a: Any, b: Any, v: Any, w: Any, fired: Any, is_open: Any, lo
 
 
 @kernel(allocates=False)
-def start_current(bias: Any, given: Any, b: int, t: int, cur: Any, low: int, high: int) -> None:
-    """Set `cur` [N] to the bias and the given current [T, B, N] of the step, if there is one."""
-    for k in columns(low, high):
-        cur[k] = bias[k]
-    if given.shape[0]:
+def sum_current(
+    synapses: Any, given: Any, events: Any, b: int, t: int, last: Any, first: int, end: int, cur: Any, seg_low: Any,
+    seg_high: Any, first_seg: int, last_seg: int,
+) -> None:  # fmt: skip
+    """Set `cur` [N], within the step's segments, to all that arrives.
+
+    That is the bias, the given current [T, B, N] if there is one, the rows of step t's events, and the rows of the
+    layer's own spikes of the step before, ``last[first:end]``.
+    """
+    weight, recurrent, bias, geometry = synapses
+    in_patches = geometry.shape[0] > 0
+    for s in range(first_seg, last_seg):
+        low, high = seg_low[s], seg_high[s]
         for k in columns(low, high):
-            cur[k] += given[t, b, k]
+            cur[k] = bias[k]
+        if given.shape[0]:
+            for k in columns(low, high):
+                cur[k] += given[t, b, k]
+        if not in_patches:
+            add_rows(cur, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
+        if recurrent.shape[0]:
+            add_rows(cur, recurrent, last, first, end, low, high)
+    if in_patches and first_seg < last_seg:
+        add_patches(cur, weight, geometry, events.idx, events.ptr[b, t], events.ptr[b, t + 1])

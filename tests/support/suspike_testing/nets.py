@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -129,8 +128,8 @@ KINDS = ("event", "fused", "torch")
 
 
 def on_path(kind: str) -> Any:
-    """A context in which dense tensors take the path `kind`; lists go their own way."""
-    return contextlib.nullcontext() if kind == "event" else su.nn.path(kind)
+    """A context in which layers take the path `kind`, at any density."""
+    return su.nn.path(kind)
 
 
 def input_for(kind: str, counts: Tensor) -> Any:
