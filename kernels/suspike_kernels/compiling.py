@@ -30,7 +30,7 @@ def rule(function: F) -> F:
     return compiled
 
 
-def kernel(*, reassociate: bool = False, allocates: bool = True) -> Callable[[F], F]:
+def kernel(*, reassociate: bool = False, allocates: bool = True, inline: bool = False) -> Callable[[F], F]:
     """Compile a module-level function without the interpreter lock, cached on disk.
 
     Parameters
@@ -41,6 +41,8 @@ def kernel(*, reassociate: bool = False, allocates: bool = True) -> Callable[[F]
     allocates : bool
         A function that makes no array of its own says so, and then counts no references to those that it is given: two
         atomic additions for each would cost more than a short loop.
+    inline : bool
+        Put the code where it is called: handing over a few arrays takes as long as a short loop.
     """
     flags: Any = {"reassoc", "contract", "nsz", "arcp"} if reassociate else False
 
@@ -52,6 +54,8 @@ def kernel(*, reassociate: bool = False, allocates: bool = True) -> Callable[[F]
             options = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": flags}
             if not allocates:
                 options["_nrt"] = False
+            if inline:
+                options["forceinline"] = True
             compiled: F = numba.njit(cache=cached, **options)(function)
             return compiled
         finally:

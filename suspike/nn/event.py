@@ -188,7 +188,8 @@ class _RunLayer(torch.autograd.Function):
         by = cpu.backward(
             RunGrads(*(_array(g) for g in grads[:5])), run, _layer(tensors, plan), plan.surrogate, plan.sources,
             want_weights=bool(want.weight or want.recurrent),
-            want_neurons=bool(want.beta or want.decay or want.a or want.b), n_threads=ctx.n_threads,
+            want_neurons=bool(want.beta or want.decay or want.a or want.b), want_threshold=bool(want.threshold),
+            n_threads=ctx.n_threads,
         )  # fmt: skip
         found: Any = _Tensors(*(torch.from_numpy(g) for g in (*by, by.bias[:0], by.bias[:0])))
         if want.gate and found.gate.shape != tensors.gate.shape:  # a table that no gradient is wanted of

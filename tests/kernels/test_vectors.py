@@ -13,7 +13,7 @@ from numba.core.errors import TypingError
 from suspike_testing.cases import random_events
 from suspike_testing.poison import STAND_INS
 
-from suspike_kernels.cpu import rows, steps, vectors
+from suspike_kernels.cpu import rows, vectors
 
 DTYPES = ("float32", "float64")
 N_COLUMNS = [1, 7, 15, 16, 17, 31, 64, 65, 80, 127, 133, 200]
@@ -69,51 +69,6 @@ def test_each_row_has_its_own_place_in_a_product(dtype: str) -> None:
     out = np.zeros(8, dtype)
     rows.add_dots(matrix, np.arange(8, dtype=np.int32)[::-1].copy(), 0, 8, np.ones(48, dtype), 0, 48, out, 0)
     assert out.tolist() == [128, 64, 32, 16, 8, 4, 2, 1]
-
-
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(problems(), st.sampled_from([0.0, 0.05, 0.5, 1.0]))
-def test_append(problem: Any, density: float) -> None:
-    rng, _, n, low, high, used, skew = problem
-    flags = (rng.random(n + skew) < density).astype(np.uint8)[skew:]
-    found = np.flatnonzero(flags[low:high]) + low
-    idx = np.full(used + len(found) + 2, -5, np.int32)
-    assert steps.append(flags, idx, used, low, high) == used + len(found)
-    np.testing.assert_array_equal(idx[used : used + len(found)], found)
-    assert (idx[:used] == -5).all()
-    assert idx[-1] == -5, "one entry behind the last may be written, not two"
-
-
-def test_append_stops_at_its_end() -> None:
-    """Whatever the length, words of 64 flags and the rest begin and end where they should, amid flags that are set."""
-    flags, idx = np.ones(220, np.uint8), np.empty(220, np.int32)
-    for low in (0, 5):
-        for length in range(200):
-            assert steps.append(flags, idx, 0, low, low + length) == length
-            np.testing.assert_array_equal(idx[:length], np.arange(low, low + length))
-
-
-@numba.njit
-def word_of(flags: Any, k: int) -> Any:
-    return vectors.flag_word(flags, k)
-
-
-@numba.njit
-def bit_of(word: Any) -> Any:
-    return vectors.lowest_bit(word)
-
-
-def test_words_and_bits() -> None:
-    rng = np.random.default_rng(0)
-    for density in (0.0, 0.02, 0.5, 1.0):
-        flags = (rng.random(70) < density).astype(np.uint8)
-        for k in (0, 1, 6):
-            wanted = sum(int(flag) << j for j, flag in enumerate(flags[k : k + 64]))
-            assert word_of(flags, k) == wanted
-            assert STAND_INS[vectors.flag_word](flags, k) == wanted
-    for bit in range(64):
-        word = np.uint64((int(rng.integers(2**62)) << (bit + 1)) % 2**64 | 1 << bit)
-        assert bit_of(word) == STAND_INS[vectors.lowest_bit](word) == bit
 
 
 @numba.njit

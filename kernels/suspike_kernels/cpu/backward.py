@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, gradients, steps
+from suspike_kernels.cpu.flags import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
 from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch
@@ -34,13 +34,15 @@ def backward(
     *,
     want_weights: bool = True,
     want_neurons: bool = True,
+    want_threshold: bool = True,
     n_threads: int = 1,
 ) -> LayerGrads:
     """Return the gradients of a layer: see `reference.backward`.
 
     Without `want_weights` those of `weight` and `recurrent` stay 0, without `want_neurons` those of `beta`, `decay`,
-    `a` and `b`; what is not wanted costs nothing. Each thread sums the gradients of its samples; the sums are then
-    added in the threads' order, so a result is reproducible for a given `n_threads`.
+    `a` and `b`, without `want_threshold` that of `threshold`; what is not wanted costs nothing. Each thread sums the
+    gradients of its samples; the sums are then added in the threads' order, so a result is reproducible for a given
+    `n_threads`.
     """
     total = empty_grads(layer, sources)
     near = gate_wanted(layer)
@@ -53,7 +55,8 @@ def backward(
         )
         _backward(
             grads, run, layer, shared, sources, part, surrogate.shape, layer.state.dtype.type(surrogate.width),
-            low, high, near, want_weights, want_neurons, _room(layer, run, shared, low, high, near or want_neurons),
+            low, high, near, want_weights, want_neurons, want_threshold,
+            _room(layer, run, shared, low, high, near or want_neurons),
         )  # fmt: skip
         return part
 
@@ -90,7 +93,7 @@ class _Room(NamedTuple):
         As `gating.Segments.blocks`, for gates that differ between samples.
     steps : int32 [2, events]
     start : int64 [sources + 1]
-    before : int32 [N + 1]
+    before : int32 [N + AHEAD]
     """
 
     later: Any
@@ -129,7 +132,7 @@ def _room(layer: Layer, run: Run, shared: gating.Segments, low: int, high: int, 
         later, np.zeros((n_steps + 1, n_gates), dtype), np.empty((n_states, kept + 1, n), dtype),
         np.empty((kept, n), dtype), np.empty((max(kept, 1), n_gates), dtype), np.zeros((6, n), dtype),
         np.empty(n, dtype), flags, edges, blocks, np.empty((2, longest + 1), np.int32),
-        np.empty(n_sources + 1, np.int64), np.empty(n + 1, np.int32),
+        np.empty(n_sources + 1, np.int64), np.empty(n + AHEAD, np.int32),
     )  # fmt: skip
 
 
@@ -191,7 +194,7 @@ def _replay(
 @kernel(reassociate=True, allocates=False)
 def _backward(
     grads: Any, run: Any, layer: Any, shared: Any, sources: Any, by: Any, shape: int, width: Any, low: int, high: int,
-    near: bool, want_weights: bool, want_neurons: bool, room: Any,
+    near: bool, want_weights: bool, want_neurons: bool, want_threshold: bool, room: Any,
 ) -> None:  # fmt: skip
     """Add the gradients of samples low .. high - 1 to `by` (a LayerGrads)."""
     gate, events, spikes, active, distance = layer.gate, layer.events, run.spikes, run.active, run.distance
@@ -254,25 +257,29 @@ def _backward(
                     )  # fmt: skip
                 for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
                     fired[s_idx[e]] = 0
-            for e in range(first, last):
-                k = a_idx[e]
-                d_spk = grads.value[e] + by_next[e - first] + jump[k]
-                if t == n_steps - 1:
-                    d_spk += grads.spk[b, k]
-                if attached and reset == 0:
-                    d_spk -= dv[k] * (distance[e] + threshold[k])
-                elif attached and reset == 1:
-                    d_spk -= dv[k] * threshold[k]
-                by_next[e - first] = d_spk * rules.surrogate(distance[e], width, shape)
-            for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
-                k = s_idx[e]
-                if reset == 0:
-                    dv[k] = zero
-                elif reset == 1:
-                    by.threshold[k] -= dv[k]
+            if kind == 2:
+                for e in range(first, last):
+                    by_next[e - first] += jump[a_idx[e]]
+            if t == n_steps - 1:
+                for e in range(first, last):
+                    by_next[e - first] += grads.spk[b, a_idx[e]]
+            if attached and reset < 2:
+                for e in range(first, last):
+                    k = a_idx[e]
+                    by_next[e - first] -= dv[k] * (threshold[k] + (distance[e] if reset == 0 else zero))
+            if first < last:
+                gradients.through_surrogate(grads.value, distance, first, last, width, shape, by_next)
+            if reset == 0:
+                for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
+                    dv[s_idx[e]] = zero
+            elif reset == 1 and want_threshold:
+                for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
+                    by.threshold[s_idx[e]] -= dv[s_idx[e]]
             for e in range(first, last):
                 dv[a_idx[e]] += by_next[e - first]
-                by.threshold[a_idx[e]] -= by_next[e - first]
+            if want_threshold:
+                for e in range(first, last):
+                    by.threshold[a_idx[e]] -= by_next[e - first]
             cur = later[t]
             for s in range(first_seg, last_seg):
                 left, right = seg_low[s], seg_high[s]

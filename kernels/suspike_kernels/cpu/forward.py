@@ -8,6 +8,7 @@ import numpy as np
 
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, steps
+from suspike_kernels.cpu.flags import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, n_gates, offsets
@@ -61,17 +62,18 @@ def _forward(
     s_idx, a_idx = np.empty(0, np.int32), np.empty(0, np.int32)
     value, distance = np.empty(0, dtype), np.empty(0, dtype)
     vectors, flags = scratch(2, n, state), np.ones((4, n), np.uint8)
-    activation, before = np.empty(n_open.shape[1], dtype), np.empty(n + 1, np.int32)
+    activation, before = np.empty(n_open.shape[1], dtype), np.empty(n + AHEAD, np.int32)
     edges = np.zeros((2, n // 32 + 1), np.int32)
     edges[1] = n
     seg_low, seg_high = (shared.low, shared.high) if shared.ptr.shape[0] else (edges[0], edges[1])
     n_s = n_a = 0
+    most = n_steps * n + AHEAD
     for b in range(low, high):
         share = (b - low + 1) / (high - low)  # memory that is never written is only address space
-        s_idx = _room(s_idx, n_s, n_steps * n + 1, share)
+        s_idx = _room(s_idx, n_s, most, share)
         if width > 0:
-            a_idx = _room(a_idx, n_a, n_steps * n + 1, share)
-            value, distance = _room(value, n_a, n_steps * n, share), _room(distance, n_a, n_steps * n, share)
+            a_idx = _room(a_idx, n_a, most, share)
+            value, distance = _room(value, n_a, most, share), _room(distance, n_a, most, share)
         n_s, n_a = _run_sample(
             b, layer, shared, state, spk, width, n_spk, n_act, out, n_open, ramp, open_at, s_idx, a_idx, value,
             distance, n_s, n_a, vectors[0], vectors[1], activation, before, flags[0], flags[1], flags[2], flags[3],
@@ -110,7 +112,7 @@ def _run_sample(
     for k in range(n):
         fired[k] = spk[b, k] > zero
     last, first, end = before, 0, steps.append(fired, before, 0, 0, n)
-    first_seg, last_seg = 0, 1
+    first_seg, last_seg, start_a = 0, 1, n_a
     for t in range(n_steps):
         if gate.kind == 2:
             gating.activate(gate, b, t, last, first, end, activation)
@@ -133,13 +135,9 @@ def _run_sample(
             steps.advance(kind, beta, decay, v, x, cur, is_open, left, right)
             steps.flag(v, threshold, width, is_open, fired, active, apart, left, right)
             if width > zero:
-                n_a = steps.append(active, a_idx, n_a, left, right)
+                n_a = steps.append_with(active, apart, a_idx, distance, n_a, left, right)
             n_s = steps.append(fired, s_idx, n_s, left, right)
         end = n_s
-        for e in range(first_a, n_a):
-            k = a_idx[e]
-            value[e] = one if fired[k] else zero
-            distance[e] = apart[k]
         steps.settle(threshold, reset, v, s_idx, first, end)
         if kind == 2:
             for s in range(first_seg, last_seg):
@@ -148,6 +146,7 @@ def _run_sample(
             for k in steps.columns(0, n):
                 out[t, b, k] = v[k]
         n_spk[b, t], n_act[b, t] = end - first, n_a - first_a
+    steps.spikes_at(distance, value, start_a, n_a)
     if n_steps:
         for k in range(n):
             spk[b, k] = zero

@@ -48,6 +48,24 @@ def through_adaptation(
 
 
 @kernel(reassociate=True, allocates=False)
+def through_surrogate(
+    by_value: Any, distance: Any, first: int, last: int, width: Any, shape: int, by_next: Any
+) -> None:
+    """Turn the gradient by the spikes of the active places first .. last - 1 into that by their membrane before reset.
+
+    `by_next`, from 0 on, holds what comes from the next step; what the loss itself asks, `by_value`, is added.
+    """
+    if shape == 0:  # one loop for each shape: only a loop without a choice is vectorised
+        for e in columns(0, last - first):
+            at = np.uint64(first) + e
+            by_next[e] = (by_value[at] + by_next[e]) * rules.surrogate(distance[at], width, 0)
+    else:
+        for e in columns(0, last - first):
+            at = np.uint64(first) + e
+            by_next[e] = (by_value[at] + by_next[e]) * rules.surrogate(distance[at], width, 1)
+
+
+@kernel(reassociate=True, allocates=False)
 def by_gate(
     kind: int, beta: Any, decay: Any, dv: Any, dx: Any, v: Any, x: Any, cur: Any, d_gate: Any, low: int, high: int
 ) -> None:

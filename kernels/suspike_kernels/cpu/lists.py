@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.flags import AHEAD
 from suspike_kernels.cpu.steps import append, columns
 from suspike_kernels.layout import Events, FloatArray, offsets
 
@@ -56,9 +57,9 @@ def from_dense(counts: FloatArray, *, most: float | None = None) -> Events | Non
     if not _count(counts, per_step) or (most is not None and per_step.sum() > most * counts.size):
         return None
     ptr = offsets(per_step)
-    idx = np.empty(int(per_step.sum()) + n, np.int32)  # an append writes one entry ahead
+    idx = np.empty(int(per_step.sum()) + AHEAD, np.int32)
     _fill(counts, per_step, ptr, idx, np.zeros(n, np.uint8))
-    return Events(ptr, idx[: len(idx) - n], n)
+    return Events(ptr, idx[: len(idx) - AHEAD], n)
 
 
 @kernel(reassociate=True, allocates=False)  # sums of whole numbers

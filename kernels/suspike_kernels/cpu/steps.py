@@ -12,9 +12,9 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel, rule
+from suspike_kernels.cpu.flags import COMPRESSES, flag_word, keep, lowest_bit
 from suspike_kernels.cpu.patches import add_patches
 from suspike_kernels.cpu.rows import add_rows
-from suspike_kernels.cpu.vectors import flag_word, lowest_bit
 
 
 @rule
@@ -27,7 +27,7 @@ def columns(low: int, high: int) -> Any:
     return range(np.uint64(low), np.uint64(high))
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, inline=True)
 def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open: Any, low: int, high: int) -> None:
     """Move `v` [N] to the membrane before reset, and the synaptic current `x` [N] where there is one."""
     if kind == 0:
@@ -43,7 +43,7 @@ def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open:
             v[k] = rules.select(is_open[k] != 0, rules.leak_adapted(v[k], cur[k], x[k], beta[k]), v[k])
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, inline=True)
 def flag(
     v: Any, threshold: Any, width: Any, is_open: Any, fired: Any, active: Any, distance: Any, low: int, high: int
 ) -> None:
@@ -54,22 +54,61 @@ def flag(
         active[k] = is_open[k] & (abs(distance[k]) < width)
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, inline=True)
 def append(flags: Any, idx: Any, used: int, low: int, high: int) -> int:
-    """Append the flagged units to `idx` behind its `used` entries, and return how many there are then."""
+    """Append the flagged units to `idx` behind its `used` entries, and return how many there are then.
+
+    `flags.AHEAD` entries behind them are scratch.
+    """
     k = low
     while k + 64 <= high:
-        word = flag_word(flags, k)
-        while word:
-            idx[used] = k + lowest_bit(word)
-            used += 1
-            word &= word - np.uint64(1)
+        if COMPRESSES:
+            used = keep(flags, flags, k, idx, idx, used)
+        else:
+            word = flag_word(flags, k)
+            while word:
+                idx[used] = k + lowest_bit(word)
+                used += 1
+                word &= word - np.uint64(1)
         k += 64
     while k < high:  # no branch: the entry is written, and kept by moving on
         idx[used] = k
         used += int(flags[k])
         k += 1
     return used
+
+
+@kernel(allocates=False, inline=True)
+def append_with(flags: Any, x: Any, idx: Any, out: Any, used: int, low: int, high: int) -> int:
+    """Append as `append` does, and the flagged units' entries of `x` [N] to `out`."""
+    k = low
+    while k + 64 <= high:
+        if COMPRESSES:
+            used = keep(flags, x, k, idx, out, used)
+        else:
+            word = flag_word(flags, k)
+            while word:
+                idx[used] = k + lowest_bit(word)
+                out[used] = x[idx[used]]
+                used += 1
+                word &= word - np.uint64(1)
+        k += 64
+    while k < high:
+        idx[used], out[used] = k, x[k]
+        used += int(flags[k])
+        k += 1
+    return used
+
+
+@kernel(allocates=False)
+def spikes_at(distance: Any, value: Any, first: int, last: int) -> None:
+    """Set `value` of the active places first .. last - 1 to their spike, by how far they are above the threshold.
+
+    The difference of two unequal floats is never 0, so it is above 0 exactly where the membrane is above its threshold.
+    """
+    one, zero = value.dtype.type(1), value.dtype.type(0)
+    for e in columns(first, last):
+        value[e] = one if rules.fires(distance[e], zero) else zero
 
 
 @kernel(allocates=False)
@@ -88,7 +127,7 @@ def adapt(rho: Any, a: Any, b: Any, v: Any, w: Any, fired: Any, is_open: Any, lo
         w[k] = rules.select(is_open[k] != 0, rules.adapt(w[k], v[k], spk, rho[k], a[k], b[k]), w[k])
 
 
-@kernel(allocates=False)
+@kernel(allocates=False, inline=True)
 def sum_current(
     synapses: Any, given: Any, events: Any, b: int, t: int, last: Any, first: int, end: int, cur: Any, seg_low: Any,
     seg_high: Any, first_seg: int, last_seg: int,

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.steps import columns
-from suspike_kernels.cpu.vectors import _const, _data, _load, address
+from suspike_kernels.cpu.vectors import address, const, data_of, load
 
 
 @intrinsic
@@ -27,11 +27,11 @@ def _store_lines(_: Any, source: Any, first: Any, target: Any, at: Any, count: A
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = sig.args[0].dtype.bitwidth // 8
         vector = ir.VectorType(context.get_data_type(sig.args[0].dtype), LINE // size)
-        read = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
-        write = builder.gep(_data(context, builder, sig.args[2], args[2]), [args[3]])
+        read = builder.gep(data_of(context, builder, sig.args[0], args[0]), [args[1]])
+        write = builder.gep(data_of(context, builder, sig.args[2], args[2]), [args[3]])
         mark = builder.module.add_metadata([ir.IntType(32)(1)])
-        with cgutils.for_range_slice(builder, _const(0), args[4], _const(LINE // size)) as (k, _):
-            value = _load(builder, builder.gep(read, [k]), vector, size)
+        with cgutils.for_range_slice(builder, const(0), args[4], const(LINE // size)) as (k, _):
+            value = load(builder, builder.gep(read, [k]), vector, size)
             store = builder.store(value, builder.bitcast(builder.gep(write, [k]), vector.as_pointer()))
             store.align = LINE
             store.set_metadata("nontemporal", mark)

@@ -19,12 +19,13 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-_INT = ir.IntType(64)
+INT = ir.IntType(64)
 _ANY_ORDER = ("reassoc", "nsz", "contract")
 
 
-def _const(value: int) -> ir.Constant:
-    return ir.Constant(_INT, value)
+def const(value: int) -> ir.Constant:
+    """Return a whole number as LLVM has it."""
+    return ir.Constant(INT, value)
 
 
 def _check_arrays(floats: tuple[Any, ...], idx: Any) -> None:
@@ -35,7 +36,7 @@ def _check_arrays(floats: tuple[Any, ...], idx: Any) -> None:
         raise TypingError(f"arrays must be of one float type, idx int32, got {[str(x) for x in (*floats, idx)]}")
 
 
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+def data_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     """Return the address of an array's first entry."""
     return context.make_array(kind)(context, builder, value).data
 
@@ -45,26 +46,28 @@ def _width_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return builder.extract_value(context.make_array(kind)(context, builder, value).shape, 1)
 
 
-def _load(builder: Any, pointer: Any, vector: ir.VectorType, align: int) -> Any:
+def load(builder: Any, pointer: Any, vector: ir.VectorType, align: int) -> Any:
+    """Return the vector at an address that is a multiple of `align` bytes."""
     value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
     value.align = align
     return value
 
 
-def _store(builder: Any, value: Any, pointer: Any, align: int) -> None:
+def store(builder: Any, value: Any, pointer: Any, align: int) -> None:
+    """Write a vector to an address that is a multiple of `align` bytes."""
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
 
 
 def _row(builder: Any, matrix: Any, n_columns: Any, idx: Any, e: Any) -> Any:
     """Return the address of row ``idx[e]``."""
-    i = builder.sext(builder.load(builder.gep(idx, [e])), _INT)
+    i = builder.sext(builder.load(builder.gep(idx, [e])), INT)
     return builder.gep(matrix, [builder.mul(i, n_columns)])
 
 
 def _entry(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
     """Return the address of an entry of a 2-D array."""
     first = builder.mul(row, _width_of(context, builder, kind, value))
-    return builder.gep(_data(context, builder, kind, value), [builder.add(first, column)])
+    return builder.gep(data_of(context, builder, kind, value), [builder.add(first, column)])
 
 
 def _adder(width: int) -> Callable[..., None]:
@@ -77,26 +80,26 @@ def _adder(width: int) -> Callable[..., None]:
         signature = types.void(acc, matrix, idx, types.intp, types.intp, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            a, m, index = (_data(context, builder, sig.args[i], args[i]) for i in range(3))
+            a, m, index = (data_of(context, builder, sig.args[i], args[i]) for i in range(3))
             first, last, column = args[3:]
             scalar, align = context.get_data_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
             vector = ir.VectorType(scalar, width)
             n_columns = _width_of(context, builder, sig.args[1], args[1])
             base, out = builder.gep(m, [column]), builder.gep(a, [column])
-            total = cgutils.alloca_once_value(builder, _load(builder, out, vector, align))
+            total = cgutils.alloca_once_value(builder, load(builder, out, vector, align))
 
             def row(e: Any) -> Any:
-                return _load(builder, _row(builder, base, n_columns, index, e), vector, align)
+                return load(builder, _row(builder, base, n_columns, index, e), vector, align)
 
-            middle = builder.add(first, builder.and_(builder.sub(last, first), _const(-4)))
-            with cgutils.for_range_slice(builder, first, middle, _const(4)) as (e, _):
-                p, q, r, s = (row(builder.add(e, _const(j))) for j in range(4))
+            middle = builder.add(first, builder.and_(builder.sub(last, first), const(-4)))
+            with cgutils.for_range_slice(builder, first, middle, const(4)) as (e, _):
+                p, q, r, s = (row(builder.add(e, const(j))) for j in range(4))
                 pair, other = (builder.fadd(x, y, flags=_ANY_ORDER) for x, y in ((p, q), (r, s)))
                 four = builder.fadd(pair, other, flags=_ANY_ORDER)
                 builder.store(builder.fadd(builder.load(total), four, flags=_ANY_ORDER), total)
-            with cgutils.for_range_slice(builder, middle, last, _const(1)) as (e, _):
+            with cgutils.for_range_slice(builder, middle, last, const(1)) as (e, _):
                 builder.store(builder.fadd(builder.load(total), row(e), flags=_ANY_ORDER), total)
-            _store(builder, builder.load(total), out, align)
+            store(builder, builder.load(total), out, align)
             return context.get_dummy_value()
 
         return signature, generate
@@ -122,16 +125,16 @@ def _dotter(n_rows: int) -> Callable[..., None]:
         signature = types.void(matrix, idx, types.intp, x, types.intp, types.intp, out, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            m, index, by, target = (_data(context, builder, sig.args[i], args[i]) for i in (0, 1, 3, 6))
+            m, index, by, target = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 1, 3, 6))
             scalar, align = context.get_data_type(sig.args[3].dtype), sig.args[3].dtype.bitwidth // 8
             vector = ir.VectorType(scalar, 16)
             n_columns = _width_of(context, builder, sig.args[0], args[0])
-            rows = [_row(builder, m, n_columns, index, builder.add(args[2], _const(j))) for j in range(n_rows)]
+            rows = [_row(builder, m, n_columns, index, builder.add(args[2], const(j))) for j in range(n_rows)]
             sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * 16)) for _ in rows]
-            with cgutils.for_range_slice(builder, args[4], args[5], _const(16)) as (k, _):
-                factor = _load(builder, builder.gep(by, [k]), vector, align)
+            with cgutils.for_range_slice(builder, args[4], args[5], const(16)) as (k, _):
+                factor = load(builder, builder.gep(by, [k]), vector, align)
                 for row, total in zip(rows, sums, strict=True):
-                    part = _load(builder, builder.gep(row, [k]), vector, align)
+                    part = load(builder, builder.gep(row, [k]), vector, align)
                     product = builder.fmul(part, factor, flags=_ANY_ORDER)
                     builder.store(builder.fadd(builder.load(total), product, flags=_ANY_ORDER), total)
             parts, lanes = [builder.load(total) for total in sums], 16
@@ -141,8 +144,8 @@ def _dotter(n_rows: int) -> Callable[..., None]:
                 lanes //= 2
                 parts = [_fold(builder, parts[0], parts[0], lanes)]
             place = builder.gep(target, [args[7]])
-            before = _load(builder, place, ir.VectorType(scalar, n_rows), align)
-            _store(builder, builder.fadd(before, parts[0]), place, align)
+            before = load(builder, place, ir.VectorType(scalar, n_rows), align)
+            store(builder, builder.fadd(before, parts[0]), place, align)
             return context.get_dummy_value()
 
         return signature, generate
@@ -170,16 +173,16 @@ def add_run(_: Any, acc: Any, to: Any, matrix: Any, row: Any, column: Any, lengt
     signature = types.void(acc, types.intp, matrix, types.intp, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        target = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        target = builder.gep(data_of(context, builder, sig.args[0], args[0]), [args[1]])
         source = _entry(context, builder, sig.args[2], args[2], args[3], args[4])
         scalar, align = context.get_data_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
-        middle = builder.and_(args[5], _const(-16))
-        for width, low, high in ((16, _const(0), middle), (1, middle, args[5])):
+        middle = builder.and_(args[5], const(-16))
+        for width, low, high in ((16, const(0), middle), (1, middle, args[5])):
             vector = ir.VectorType(scalar, width)
-            with cgutils.for_range_slice(builder, low, high, _const(width)) as (k, _):
+            with cgutils.for_range_slice(builder, low, high, const(width)) as (k, _):
                 place, part = builder.gep(target, [k]), builder.gep(source, [k])
-                total = builder.fadd(_load(builder, place, vector, align), _load(builder, part, vector, align))
-                _store(builder, total, place, align)
+                total = builder.fadd(load(builder, place, vector, align), load(builder, part, vector, align))
+                store(builder, total, place, align)
         return context.get_dummy_value()
 
     return signature, generate
@@ -193,14 +196,14 @@ def dot_run(_: Any, matrix: Any, row: Any, column: Any, x: Any, at: Any, length:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         source = _entry(context, builder, sig.args[0], args[0], args[1], args[2])
-        by = builder.gep(_data(context, builder, sig.args[3], args[3]), [args[4]])
+        by = builder.gep(data_of(context, builder, sig.args[3], args[3]), [args[4]])
         scalar, align = context.get_data_type(sig.args[3].dtype), sig.args[3].dtype.bitwidth // 8
-        middle, sums = builder.and_(args[5], _const(-16)), []
-        for width, low, high in ((16, _const(0), middle), (1, middle, args[5])):
+        middle, sums = builder.and_(args[5], const(-16)), []
+        for width, low, high in ((16, const(0), middle), (1, middle, args[5])):
             vector = ir.VectorType(scalar, width)
             total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * width))
-            with cgutils.for_range_slice(builder, low, high, _const(width)) as (k, _):
-                p, q = (_load(builder, builder.gep(side, [k]), vector, align) for side in (source, by))
+            with cgutils.for_range_slice(builder, low, high, const(width)) as (k, _):
+                p, q = (load(builder, builder.gep(side, [k]), vector, align) for side in (source, by))
                 product = builder.fmul(p, q, flags=_ANY_ORDER)
                 builder.store(builder.fadd(builder.load(total), product, flags=_ANY_ORDER), total)
             sums.append(builder.load(total))
@@ -212,36 +215,11 @@ def dot_run(_: Any, matrix: Any, row: Any, column: Any, x: Any, at: Any, length:
 
 
 @intrinsic
-def flag_word(_: Any, flags: Any, k: Any) -> Any:
-    """Return which of ``flags[k:k + 64]`` (uint8) are not 0, as the bits of a uint64, the first one lowest."""
-    signature = types.uint64(flags, types.intp)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
-        vector = ir.VectorType(ir.IntType(8), 64)
-        bits = builder.icmp_unsigned("!=", _load(builder, pointer, vector, 1), ir.Constant(vector, [0] * 64))
-        return builder.bitcast(bits, _INT)
-
-    return signature, generate
-
-
-@intrinsic
-def lowest_bit(_: Any, word: Any) -> Any:
-    """Return the place of the lowest bit set in a uint64 that is not 0."""
-    signature = types.int64(types.uint64)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return signature, generate
-
-
-@intrinsic
 def address(_: Any, array: Any) -> Any:
     """Return the address of an array's first entry, to align scratch memory by."""
     signature = types.int64(array)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.ptrtoint(_data(context, builder, sig.args[0], args[0]), _INT)
+        return builder.ptrtoint(data_of(context, builder, sig.args[0], args[0]), INT)
 
     return signature, generate

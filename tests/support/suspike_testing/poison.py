@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suspike_kernels.cpu import vectors
+from suspike_kernels.cpu import flags, vectors
 
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
@@ -83,9 +83,20 @@ def _run(matrix: Any, row: int, column: int, length: int) -> Any:
     return _rows(matrix, np.array([row]), 0, 1, column, column + length)[0]
 
 
-def _flag_word(flags: Any, k: int) -> np.uint64:
-    _check(0 <= k and k + 64 <= len(flags), f"flags {k}:{k + 64} of {len(flags)}")
-    return np.uint64(sum(1 << j for j in range(64) if flags[k + j]))
+def _keep(marks: Any, x: Any, k: int, idx: Any, out: Any, used: int) -> int:
+    _check(0 <= k and k + 64 <= len(marks), f"flags {k}:{k + 64} of {len(marks)}")
+    found = k + np.flatnonzero(marks[k : k + 64])
+    end = used + len(found)
+    for entries, kept in ((found, idx), *([] if x is marks else [(x[found], out)])):
+        _check(0 <= used and end + flags.AHEAD <= len(kept), f"entries {used}:{end} and more of {len(kept)}")
+        kept[used:end] = entries
+        kept[end : end + flags.AHEAD] = Poisoned.empty(flags.AHEAD, kept.dtype)
+    return end
+
+
+def _flag_word(marks: Any, k: int) -> np.uint64:
+    _check(0 <= k and k + 64 <= len(marks), f"flags {k}:{k + 64} of {len(marks)}")
+    return np.uint64(sum(1 << j for j in range(64) if marks[k + j]))
 
 
 def _lowest_bit(word: Any) -> int:
@@ -100,8 +111,9 @@ STAND_INS = {
     vectors.dot_1: _dotter(1),
     vectors.add_run: _add_run,
     vectors.dot_run: _dot_run,
-    vectors.flag_word: _flag_word,
-    vectors.lowest_bit: _lowest_bit,
+    flags.keep: _keep,
+    flags.flag_word: _flag_word,
+    flags.lowest_bit: _lowest_bit,
     vectors.address: lambda array: array.ctypes.data,
 }
 """Plain functions for what is written in the compiler's own language; `tests/kernels/test_vectors.py` compares them."""
