@@ -20,6 +20,7 @@ from suspike._summary import Row as Row
 from suspike._summary import Summary as Summary
 from suspike._validate import fail, message
 from suspike.nn import Conv2d, DriveGate, Gate, GateTable, GateUse, InputGate, Layer, path
+from suspike.nn.layer import lengths
 from suspike.nn.states import State
 from suspike.spikes import Spikes
 from suspike_kernels.counting import Counts, count_layer
@@ -44,6 +45,8 @@ class Call:
         Of a readout; None for a layer that fires.
     gate : GateTable of [T, G], GateUse or None
         The gate of this very call: its table, or what data made of it; None when always open.
+    n_steps : Tensor [B] or None
+        True length of each sample; None where all last T steps.
     """
 
     x: Spikes | Tensor
@@ -51,6 +54,7 @@ class Call:
     spikes: Spikes | Tensor | None
     membrane: Tensor | None
     gate: GateTable | GateUse | None
+    n_steps: Tensor | None
 
 
 class Record(Mapping[str, Call]):
@@ -114,6 +118,7 @@ def record(net: nn.Module) -> Iterator[Record]:
             spikes=out if fires else None,
             membrane=None if fires else out,
             gate=None if gate is None else tables.pop(gate),
+            n_steps=lengths(given["x"], given.get("n_steps")),
         )
         rec.calls.setdefault(name, []).append(call)
 
@@ -127,7 +132,7 @@ def record(net: nn.Module) -> Iterator[Record]:
             handle.remove()
 
 
-def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
+def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = None) -> Summary:
     """Run `net` once and say what each layer is, did and cost; dead and saturated layers are named in a warning.
 
     Their bounds are `DEAD_SHARE` and `SATURATED_RATE`. It runs in evaluation mode and without gradient; training mode,
@@ -136,8 +141,10 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
     Parameters
     ----------
     net : module
-        Called as ``net(spikes)``.
+        Called as ``net(spikes)``, or ``net(spikes, n_steps=n_steps)`` if they are given.
     spikes : Spikes or Tensor [T, B, n_in]
+    n_steps : int Tensor [B], optional
+        True length of each sample of a tensor: padding counts for nothing. Spikes hold their own.
 
     Returns
     -------
@@ -149,8 +156,8 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
     ValueError
         If `net` has no `Dense` or `Conv2d` layer, or `spikes` no step or no sample.
     """
-    n_steps, n_samples = spikes.shape[:2]
-    if n_steps < 1 or n_samples < 1:
+    n_time, n_samples = spikes.shape[:2]
+    if n_time < 1 or n_samples < 1:
         fail("spikes", "of at least one step and one sample", f"shape {list(spikes.shape)}")
     modes = [(m, m.training) for m in net.modules()]
     buffers = [(m, name, b, b.clone()) for m in net.modules() for name, b in m.named_buffers(recurse=False)]
@@ -159,7 +166,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
         try:
             net.eval()
             with record(net) as rec:
-                net(spikes)
+                net(spikes) if n_steps is None else net(spikes, n_steps=n_steps)
         finally:
             for module, training in modes:
                 module.training = training
@@ -167,7 +174,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor) -> Summary:
                 setattr(module, name, buffer.copy_(kept))  # it was written into, or another stands in its place
     rows = tuple(_row(name, layer, rec.calls.get(name, []), n_samples) for name, layer in _layers(net).items())
     n = sum(p.numel() for p in net.parameters())
-    found = Summary(f"samples: {n_samples}, steps: {n_steps}, parameters: {n}", rows)
+    found = Summary(f"samples: {n_samples}, steps: {n_time}, parameters: {n}", rows)
     for state, names, cure in (
         ("Dead", found.dead, "larger weights, a lower threshold or more open gates"),
         ("Saturated", found.saturated, "smaller weights or a higher threshold"),
@@ -233,6 +240,7 @@ def _count(layer: Layer, call: Call, heard: Events | None, fired: Events | None)
         input_gates=gate.n_gates if isinstance(gate, InputGate) else 0,
         recurrent_gates=gate.n_gates if isinstance(gate, InputGate) and gate.recurrent is not None else 0,
         drive_gate=isinstance(gate, DriveGate),
+        n_steps=None if call.n_steps is None else call.n_steps.cpu().long().numpy(),
     )
     if not isinstance(layer, Conv2d):
         return counts
@@ -249,7 +257,7 @@ def _n_active(layer: Layer, call: Call, heard: Events | None) -> int | None:
     """Count the active places of a call. Without gradient it has none, so the layer alone runs again to find them."""
     if heard is None or layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.float64):
         return None
-    spikes = Spikes.from_events(heard)
+    spikes = replace(Spikes.from_events(heard), n_steps=call.n_steps)
     if isinstance(call.x, Spikes):
         spikes = replace(spikes, scale=call.x.scale)
     spikes.values.requires_grad_()  # so that places are listed even where no parameter learns

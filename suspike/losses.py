@@ -2,6 +2,7 @@
 
 Readouts give scores [B, N]; ``torch.nn.functional.cross_entropy(scores, labels)`` makes a loss of them. Wherever
 `n_steps` [B] gives each sample's true length, the steps from ``n_steps[b]`` on reach neither a value nor a gradient.
+Spikes hold theirs: of them it need not be given.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from suspike._lengths import require_whole, running
 from suspike._validate import fail
+from suspike.nn.gates import GateUse
 from suspike.spikes import Spikes
 from suspike_kernels.layout import Events, offsets
+
+Opened = Tensor | GateUse
+"""Who was open in a layer: as a share at each step, or what a gate did in a call."""
 
 
 def mean_over_time(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
@@ -57,7 +63,7 @@ def last_step(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
     _require_floats("out", out, "T", "B", "N")
     if n_steps is None:
         return out[-1]
-    _running(n_steps, *out.shape[:2])
+    running(n_steps, *out.shape[:2])
     return out[n_steps.to(out.device).long() - 1, torch.arange(out.shape[1], device=out.device)]
 
 
@@ -66,7 +72,7 @@ def spike_counts(spikes: Spikes | Tensor, n_steps: Tensor | None = None) -> Tens
 
     `spikes` is a Spikes, never made dense, or a Tensor [T, B, N]; `n_steps` and errors are those of `mean_over_time`.
     """
-    spikes = _cut(spikes, n_steps)
+    spikes = _cut(spikes, _lengths(spikes, n_steps))
     return spikes.counts() if isinstance(spikes, Spikes) else spikes.sum(0)
 
 
@@ -81,6 +87,7 @@ def first_spike_times(spikes: Spikes | Tensor, n_steps: Tensor | None = None) ->
     a unit with none learns nothing from its silence (nor from `rate_penalty`). Lists carry it to first order only.
     Parameters and errors are those of `spike_counts`.
     """
+    n_steps = _lengths(spikes, n_steps)
     cut = _cut(spikes, n_steps)
     n_time, n_samples, n_units = cut.shape
     if isinstance(cut, Tensor):
@@ -150,37 +157,45 @@ def rate_penalty(
     """
     if not 0 <= lower <= upper:
         fail("lower", f"from 0 to upper = {upper!r}", repr(lower))
+    n_steps = _lengths(spikes, n_steps)
     total = spike_counts(spikes, n_steps).sum(0)
     rate = total / (math.prod(spikes.shape[:2]) if n_steps is None else int(n_steps.sum()))
     return (functional.relu(lower - rate) ** 2 + functional.relu(rate - upper) ** 2).mean()
 
 
-def update_budget(open_table: Tensor | Sequence[Tensor], target: float, *, n_steps: Tensor | None = None) -> Tensor:
+def update_budget(opened: Opened | Sequence[Opened], target: float, *, n_steps: Tensor | None = None) -> Tensor:
     r"""Return :math:`(p - \text{target})^2`, p the share of neuron-steps with an open gate.
 
     .. math:: p = \frac{\sum_b \sum_{t < n_b} \sum_i g_{t,i}}{N \sum_b n_b}
 
     Parameters
     ----------
-    open_table : float Tensor [T, N], or a sequence of them
-        ``gate(n_steps).open`` of each layer, 1 where open, with the straight-through gradient. Of several layers, p is
-        the mean weighted by their units: the network's budget, which its layers may divide freely.
+    opened : float Tensor [T, N] or GateUse, or a sequence of them
+        Of each layer: ``gate.share(n_steps)`` of a rhythm, or of a gate that data open its ``rec[name].gate`` of
+        `suspike.record`. Of several layers, p is the mean weighted by their units: the network's budget, which its
+        layers may divide freely.
     target : float
         Wanted share, 0 to 1; `n_steps` and all other errors are those of `mean_over_time`.
     """
     if not 0 <= target <= 1:
         fail("target", "a share from 0 to 1", repr(target))
-    tables = [open_table] if isinstance(open_table, Tensor) else open_table
-    if not tables:
-        fail("open_table", "of at least one layer", "none")
-    shares = []
-    for table in tables:
-        _require_floats("open_table", table, "T", "N", cure="Pass `gate(n_steps).open`.")
-        if n_steps is not None:  # a step weighs as many samples as still run in it
-            weight = _running(n_steps, len(table), max(n_steps.numel(), 1)).sum(1).to(table.device)  # [T, 1]
+    each = [opened] if isinstance(opened, (Tensor, GateUse)) else opened
+    if not each:
+        fail("opened", "of at least one layer", "none")
+    shares, sizes = [], []
+    for gate in each:
+        table = gate.share if isinstance(gate, GateUse) else gate
+        _require_floats("opened", table, "T", "N", cure="Pass `gate.share(n_steps)`.")
+        if n_steps is not None:  # a step weighs as many samples as still run in it, a sample as much as it has steps
+            if isinstance(gate, GateUse):
+                require_whole("n_steps", n_steps, len(table), 1, gate.open_at.shape[1], f"T = {gate.open_at.shape[1]}")
+                weight = n_steps[:, None].to(table.device)
+            else:
+                weight = running(n_steps, len(table), max(n_steps.numel(), 1)).sum(1).to(table.device)  # [T, 1]
             table = torch.where(weight > 0, table, 0.0) * (weight.to(table.dtype) * len(table) / weight.sum())
         shares.append(table.mean() * table.shape[1])
-    return (torch.stack(shares).sum() / sum(table.shape[1] for table in tables) - target) ** 2
+        sizes.append(table.shape[1])
+    return (torch.stack(shares).sum() / sum(sizes) - target) ** 2
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -203,6 +218,11 @@ def accuracy_by_first_spike(times: Tensor, labels: Tensor) -> Tensor:
     return accuracy(-times, labels)
 
 
+def _lengths(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Tensor | None:
+    """Return the lengths that were given, else those that the spikes hold."""
+    return spikes.n_steps if n_steps is None and isinstance(spikes, Spikes) else n_steps
+
+
 def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
     """Return the spikes without those in padding, as lists or as floats."""
     if isinstance(spikes, Tensor):
@@ -213,37 +233,23 @@ def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
         fail("spikes", "of shape [T, B, N], none of them 0", f"shape {list(spikes.shape)}")
     if n_steps is None:
         return spikes
-    running = _running(n_steps, *spikes.shape[:2])[..., 0].cpu().numpy().T  # [B, T]
+    lasts = running(n_steps, *spikes.shape[:2])[..., 0].cpu().numpy().T  # [B, T]
     both = spikes.events, spikes.active
-    kept = [running[e.places()[:2]] for e in both]
-    cut = [Events(offsets(e.per_step() * running), e.idx[k], e.n_units) for e, k in zip(both, kept, strict=True)]
+    kept = [lasts[e.places()[:2]] for e in both]
+    cut = [Events(offsets(e.per_step() * lasts), e.idx[k], e.n_units) for e, k in zip(both, kept, strict=True)]
     return Spikes(cut[0], cut[1], spikes.values[torch.from_numpy(kept[1])], spikes.scale)
 
 
 def _unpadded(x: Tensor, n_steps: Tensor | None, fill: float) -> Tensor:
     """Return x [T, B, N] with `fill` for padding; a choice, not a product: NaN stays out and gets no gradient."""
-    return x if n_steps is None else torch.where(_running(n_steps, *x.shape[:2]).to(x.device), x, fill)
-
-
-def _running(n_steps: Tensor, n_time: int, n_samples: int) -> Tensor:
-    """Return where a sample is not yet over, bool [T, B, 1]; here lengths are checked."""
-    _require_whole("n_steps", n_steps, n_samples, 1, n_time, f"T = {n_time}")
-    return torch.arange(n_time, device=n_steps.device)[:, None, None] < n_steps[:, None]
+    return x if n_steps is None else torch.where(running(n_steps, *x.shape[:2]).to(x.device), x, fill)
 
 
 def _require_scores(name: str, scores: Tensor, labels: Tensor) -> None:
     _require_floats(name, scores, "B", "N")
-    _require_whole("labels", labels, len(scores), 0, scores.shape[1] - 1, f"N - 1 = {scores.shape[1] - 1}")
+    require_whole("labels", labels, len(scores), 0, scores.shape[1] - 1, f"N - 1 = {scores.shape[1] - 1}")
 
 
 def _require_floats(name: str, x: Tensor, *sizes: str, cure: str = "") -> None:
     if x.dim() != len(sizes) or not x.numel() or not x.is_floating_point():
         fail(name, f"floats of shape [{', '.join(sizes)}], none of them 0", f"{x.dtype} of shape {list(x.shape)}", cure)
-
-
-def _require_whole(name: str, x: Tensor, size: int, low: int, high: int, high_name: str) -> None:
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.shape != (size,):
-        fail(name, f"whole numbers of shape [{size}]", f"{x.dtype} of shape {list(x.shape)}")
-    bad = ((x.long() < low) | (x.long() > high)).nonzero()  # bytes would compare modulo 256
-    if len(bad):
-        fail(name, f"from {low} to {high_name}", f"{int(x[bad[0, 0]])} at sample {int(bad[0, 0])}")

@@ -7,6 +7,7 @@ import os
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suspike._validate import fail
 from suspike.graph import LIF, Graph, Layer
@@ -23,6 +24,7 @@ from suspike_kernels.layout import (
     lif_arrays,
     table_gate,
 )
+from suspike_kernels.reference import ALL_STEPS
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +47,22 @@ class Result(NamedTuple):
     counts: tuple[Counts, ...]
 
 
-def simulate(graph: Graph, events: Events, *, target: str = "cpu", n_threads: int | None = None) -> Result:
+def simulate(
+    graph: Graph,
+    events: Events,
+    *,
+    n_steps: NDArray[np.int64] | None = None,
+    target: str = "cpu",
+    n_threads: int | None = None,
+) -> Result:
     """Run a network over recordings from rest.
 
     Parameters
     ----------
     graph : Graph
     events : Events [B, T], units 0 to ``graph.n_in - 1``
+    n_steps : int64 [B], optional
+        True length of each recording, 0 to T; T without it. From there on it counts nothing, and the output stays.
     target : "cpu" or "reference"
         Compiled kernels, or plain loops (slow): the same result, bit for bit, where sums are exact (see `convert`).
     n_threads : int, optional
@@ -69,6 +80,9 @@ def simulate(graph: Graph, events: Events, *, target: str = "cpu", n_threads: in
     n_threads = _n_processors() if n_threads is None else n_threads
     if n_threads < 1:
         fail("n_threads", "at least 1", repr(n_threads))
+    lengths = ALL_STEPS if n_steps is None else np.asarray(n_steps)
+    if n_steps is not None:
+        _require_lengths(lengths, events)
     now, output = check_events(events), None
     if graph.max_count and (found := largest_count(events.ptr, events.idx, events.n_units)) > graph.max_count:
         log.warning(
@@ -80,20 +94,36 @@ def simulate(graph: Graph, events: Events, *, target: str = "cpu", n_threads: in
     counts: list[Counts] = []
     for layer in graph.layers:
         table = layer.neuron.gate.table(now.n_steps) if isinstance(layer.neuron, LIF) and layer.neuron.gate else None
-        given, fires = _given(layer, now, table), isinstance(layer.neuron, LIF)
+        given, fires = _given(layer, now, table)._replace(n_steps=lengths), isinstance(layer.neuron, LIF)
         if target == "cpu":
             run = cpu.forward(given, trace=not fires, n_threads=n_threads)
         else:
             run = reference.forward(given, trace=not fires)
         fed_back = layer.recurrent is not None
         spikes_of = run.spikes if fires else None
-        counts.append(count_layer(layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back))
+        counts.append(
+            count_layer(
+                layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back, n_steps=n_steps
+            )
+        )
         if not fires:
             output = run.trace
             continue
         spikes.append(run.spikes)
         now = run.spikes
     return Result(output, tuple(spikes), tuple(counts))
+
+
+def _require_lengths(n_steps: NDArray[np.int64], events: Events) -> None:
+    """Refuse lengths that are none, and events behind the end of their recording."""
+    if n_steps.dtype != np.int64 or n_steps.shape != (events.n_samples,):
+        fail("n_steps", f"int64 of shape [{events.n_samples}]", f"{n_steps.dtype} of shape {list(n_steps.shape)}")
+    bad = np.flatnonzero((n_steps < 0) | (n_steps > events.n_steps))
+    if len(bad):
+        fail("n_steps", f"from 0 to T = {events.n_steps}", f"{n_steps[bad[0]]} at recording {bad[0]}")
+    late = np.flatnonzero(np.take_along_axis(events.ptr, n_steps[:, None], 1)[:, 0] < events.ptr[:, -1])
+    if len(late):
+        fail("events", "before the end of their recording, `n_steps`", f"some behind it in recording {late[0]}")
 
 
 def _n_processors() -> int:

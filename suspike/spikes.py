@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from suspike._lengths import running
 from suspike._validate import fail
 from suspike_kernels import editing
 from suspike_kernels.cpu import lists
@@ -33,28 +34,40 @@ class Spikes:
         The spike at each of them.
     scale : float
         What one event counts; other than 1 after averages and dropout.
+    n_steps : int64 Tensor [B], optional
+        True length of each sample; all last T steps without it. A layer's neurons are closed from there on, and what
+        it puts out holds the same lengths.
     """
 
     events: Events
     active: Events
     values: Tensor
     scale: float = 1.0
+    n_steps: Tensor | None = None
 
     @staticmethod
-    def from_events(events: Events) -> Spikes:
-        """Wrap input events, which carry no gradient; they are checked once, here."""
+    def from_events(events: Events, n_steps: Tensor | None = None) -> Spikes:
+        """Wrap input events, which carry no gradient; they and their lengths `n_steps` are checked once, here."""
         check_events(events)
         nowhere = Events(np.zeros_like(events.ptr), np.zeros(0, np.int32), events.n_units)
-        return Spikes(events, nowhere, torch.zeros(0))
+        if n_steps is not None:
+            running(n_steps, events.n_steps, events.n_samples, least=0)
+            n_steps = n_steps.cpu().long()
+            end = np.take_along_axis(events.ptr, n_steps.numpy()[:, None], 1)[:, 0]
+            late = np.flatnonzero(end < events.ptr[:, -1])
+            if len(late):
+                got = f"{events.ptr[late[0], -1] - end[late[0]]} behind it in sample {late[0]}"
+                fail("events", "before the end of their sample, `n_steps`", got)
+        return Spikes(events, nowhere, torch.zeros(0), n_steps=n_steps)
 
     @staticmethod
-    def from_dense(spk: Tensor) -> Spikes:
+    def from_dense(spk: Tensor, n_steps: Tensor | None = None) -> Spikes:
         """Turn whole counts [T, B, N] into lists; the gradient stops here, so a tensor that needs one is refused."""
         if spk.requires_grad:
             fail("spk", "free of gradient", "a tensor that requires one", "Pass it dense, or detach it.")
         counts = np.ascontiguousarray(spk.cpu().numpy())
         floats = counts.ndim == 3 and counts.dtype in (np.float32, np.float64)
-        return Spikes.from_events((lists.from_dense(counts) if floats else None) or events_from_dense(counts))
+        return Spikes.from_events((lists.from_dense(counts) if floats else None) or events_from_dense(counts), n_steps)
 
     @staticmethod
     def of_counts(spk: Tensor, *, most: float | None = None) -> Spikes | None:
@@ -100,16 +113,19 @@ class Spikes:
         Raises
         ------
         ValueError
-            If the other one is of another shape or scale.
+            If the other one is of another shape, scale or length.
         """
         if other.shape != self.shape:
             fail("other", f"of shape {list(self.shape)}", f"shape {list(other.shape)}")
         if other.scale != self.scale:
             cure = "Averages and dropout set it: pool by sums, or merge before them."
             fail("other", f"of scale {self.scale:g}", f"{other.scale:g}", cure)
+        mine, theirs = (None if x.n_steps is None else x.n_steps.tolist() for x in (self, other))
+        if mine != theirs:
+            fail("other", f"of the same lengths n_steps = {mine}", f"{theirs}")
         active, order = editing.merge(self.active, other.active)
         values = torch.cat([self.values, other.values])[torch.from_numpy(order)]
-        return Spikes(editing.merge(self.events, other.events)[0], active, values, self.scale)
+        return Spikes(editing.merge(self.events, other.events)[0], active, values, self.scale, self.n_steps)
 
     def __add__(self, other: Spikes) -> Spikes:
         return self.merge(other) if isinstance(other, Spikes) else NotImplemented

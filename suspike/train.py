@@ -46,7 +46,7 @@ def evaluate(net: nn.Module, data: Loader) -> Evaluation:
     labels, found, loss = [], [], 0.0
     with torch.no_grad():
         for spikes, label in data:
-            score = mean_over_time(net(spikes)[0])
+            score = mean_over_time(net(spikes)[0], spikes.n_steps)
             loss += float(functional.cross_entropy(score, label, reduction="sum"))
             labels.append(label.numpy())
             found.append(score.argmax(1).numpy())
@@ -127,7 +127,7 @@ def fit(
 
         def training_step(self, batch: tuple[Spikes, Tensor], _: int) -> Tensor:
             spikes, labels = batch
-            loss = functional.cross_entropy(mean_over_time(net(spikes)[0]), labels)
+            loss = functional.cross_entropy(mean_over_time(net(spikes)[0], spikes.n_steps), labels)
             self.losses.append(loss.detach() * len(labels))
             return loss
 

@@ -21,7 +21,7 @@ class Counts(NamedTuple):
     name : str
         The layer.
     samples, steps : int
-        Samples B, and time steps over all of them, T x B.
+        Samples B, and time steps over all of them: T x B where all are of one length.
     neurons, synapses : int
         Neurons N, and weights (input and recurrent) of the layer.
     events : int
@@ -81,6 +81,7 @@ def count_layer(
     input_gates: int = 0,
     recurrent_gates: int = 0,
     drive_gate: bool = False,
+    n_steps: NDArray[np.int64] | None = None,
 ) -> Counts:
     """Count what a fully connected layer did.
 
@@ -107,35 +108,40 @@ def count_layer(
         Those of them that the layer's own spikes of the step before enter: each spike costs each of them another.
     drive_gate : bool
         Its gates see the current, which is therefore summed everywhere: they spare no synaptic operation.
+    n_steps : int64 [B], optional
+        True length of each sample, T without it: what lies behind it counts for nothing.
     """
-    n_samples, n_steps = events.n_samples, events.n_steps
-    arrivals = events.per_step()  # [B, T]
-    n_own = 0
-    if (recurrent or recurrent_gates) and n_steps:
+    n_samples, n_time = events.n_samples, events.n_steps
+    lengths = np.full(n_samples, n_time) if n_steps is None else n_steps
+    running = np.arange(n_time) < lengths[:, None]  # [B, T]
+    arrivals = events.per_step() * running
+    n_given, n_own = int(arrivals.sum()), 0
+    if (recurrent or recurrent_gates) and n_time:
         assert spikes is not None, "a recurrent layer has spikes"
         own = np.zeros_like(arrivals)
         own[:, 1:] = spikes.per_step()[:, :-1]
         if initial_spikes is not None:
             own[:, 0] = initial_spikes.sum(1)
+        own *= running
         arrivals, n_own = arrivals + own if recurrent else arrivals, int(own.sum())
-    n_open = np.full(n_steps, n_units) if gate is None else gate.astype(np.int64).sum(1)  # [T]
-    n_open = np.broadcast_to(n_open, arrivals.shape) if open_at is None else open_at  # [B, T]
-    updates, n_arrivals = int(n_open.sum()), int(arrivals.sum())
+    n_open = np.full(n_time, n_units) if gate is None else gate.astype(np.int64).sum(1)  # [T]
+    n_open = (n_open if open_at is None else open_at) * running  # [B, T]
+    updates, n_arrivals, n_steps_all = int(n_open.sum()), int(arrivals.sum()), int(lengths.sum())
     summed = np.full_like(n_open, n_units) if drive_gate else n_open
     done = int((arrivals * summed).sum())
     n_gates = n_units if gate is not None or drive_gate else input_gates
     return Counts(
         name=name,
         samples=n_samples,
-        steps=n_samples * n_steps,
+        steps=n_steps_all,
         neurons=n_units,
         synapses=(events.n_units + (n_units if recurrent else 0)) * n_units,
         events=n_arrivals,
         rows_fetched=int(arrivals[summed > 0].sum()),
-        synops_done=done + len(events.idx) * input_gates + n_own * recurrent_gates,
+        synops_done=done + n_given * input_gates + n_own * recurrent_gates,
         synops_skipped=n_arrivals * n_units - done,
         updates_done=updates,
-        updates_skipped=n_samples * n_steps * n_units - updates,
-        gate_evaluations=n_steps * n_gates * (n_samples if gate is None else 1),
+        updates_skipped=n_steps_all * n_units - updates,
+        gate_evaluations=n_gates * (n_steps_all if gate is None else int(lengths.max(initial=0))),
         spikes=0 if spikes is None else len(spikes.idx),
     )

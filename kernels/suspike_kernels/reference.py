@@ -42,6 +42,8 @@ class Surrogate(NamedTuple):
 
 
 NO_SURROGATE = Surrogate(0, 0.0)
+ALL_STEPS = np.zeros(0, np.int64)
+"""The lengths of samples that all last as long as their batch."""
 
 
 class Run(NamedTuple):
@@ -144,6 +146,9 @@ class Layer(NamedTuple):
         State before the first step.
     spk : float [B, N]
         The layer's own spikes at the step before the first.
+    n_steps : int64 [B], or [0] where all samples last T steps
+        True length of each sample. From there on its neurons are closed, whatever their gate says: nothing arrives,
+        no state moves, the trace stays where it is.
     """
 
     events: Events
@@ -153,6 +158,12 @@ class Layer(NamedTuple):
     gate: GateArrays
     state: FloatArray
     spk: FloatArray
+    n_steps: NDArray[np.int64] = ALL_STEPS
+
+
+def steps_of(layer: Layer, b: int) -> int:
+    """Return how many steps sample b lasts."""
+    return int(layer.n_steps[b]) if len(layer.n_steps) else layer.events.n_steps
 
 
 def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = False) -> Run:
@@ -171,11 +182,12 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
     distances: list[float] = []
     state, spk = layer.state.copy(), layer.spk.copy()
     out = np.zeros((n_steps if trace else 0, n_samples, n), dtype)
+    out[:] = state[0]
     n_open = np.zeros((n_samples, n_gates(layer.gate, n)), np.int64)
     ramp = np.zeros(n_open.shape, dtype)
     open_at = np.zeros((n_samples, n_steps if layer.gate.kind > 1 else 0), np.int64)
     for b in range(n_samples):
-        for t in range(n_steps):
+        for t in range(steps_of(layer, b)):
             step = _step(layer, b, t, state[:, b], spk[b])
             if layer.gate.kind > 1:
                 n_open[b] += step.gate_open
@@ -191,7 +203,7 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
                     spikes.add(b, t, k)
             state[:, b], spk[b] = step.after, step.fired
             if trace:
-                out[t, b] = state[0, b]
+                out[t:, b] = state[0, b]
     value, distance = np.array(values, dtype), np.array(distances, dtype)
     return Run(spikes.events(), active.events(), value, distance, state, spk, out, n_open, ramp, open_at)
 
@@ -209,14 +221,15 @@ def backward(grads: RunGrads, run: Run, layer: Layer, surrogate: Surrogate, sour
     sources : Events [B, T], units 0 to n_in - 1
         The places of the input whose gradient is wanted.
     """
-    events, current, synapses, neurons, gate, state, _ = layer
-    n, n_steps, size = len(synapses.bias), events.n_steps, _gate_size(layer)
+    events, current, synapses, neurons, gate, state, *_ = layer
+    n, size = len(synapses.bias), _gate_size(layer)
     width: Any = state.dtype.type(surrogate.width)  # as in `forward`: a slope of the arrays' own precision
     by = empty_grads(layer, sources)
     zero_a = np.zeros(max(n_gates(gate, n), 1), state.dtype)
     for b in range(events.n_samples):
-        steps = _replay(run.spikes, layer, b)
+        steps, n_steps = _replay(run.spikes, layer, b), steps_of(layer, b)
         d = grads.state[:, b].copy()
+        d[0] += grads.trace[n_steps:, b].sum(0)
         later, later_a = np.zeros(n, state.dtype), zero_a  # gradients by the next step's current and activation
         for t in range(n_steps - 1, -1, -1):
             step = steps[t]
@@ -318,7 +331,7 @@ def backward(grads: RunGrads, run: Run, layer: Layer, surrogate: Surrogate, sour
 
 def empty_grads(layer: Layer, sources: Events) -> LayerGrads:
     """Return gradients of 0, in the shapes of what they belong to."""
-    _, current, synapses, neurons, gate, state, spk = layer
+    _, current, synapses, neurons, gate, state, spk, _ = layer
     shape = gate.near.shape if gate.kind == 1 else gate.a.shape
     like = (current, *synapses[:3], neurons.beta, neurons.threshold, neurons.decay, neurons.a, neurons.b)
     arrays: list[Any] = [np.zeros(len(sources.idx), state.dtype), *(np.zeros_like(x) for x in like)]
@@ -386,7 +399,7 @@ def _step(layer: Layer, b: int, t: int, state: FloatArray, last: FloatArray, fir
 def _replay(spikes: Events, layer: Layer, b: int) -> list[_Step]:
     """Run sample b again from its known spikes."""
     state, last, steps = layer.state[:, b].copy(), layer.spk[b] > 0, []
-    for t in range(layer.events.n_steps):
+    for t in range(steps_of(layer, b)):
         fired = np.zeros(state.shape[1], bool)
         fired[spikes.idx[spikes.ptr[b, t] : spikes.ptr[b, t + 1]]] = True
         steps.append(_step(layer, b, t, state, last, fired))

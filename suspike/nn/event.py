@@ -27,7 +27,7 @@ from suspike_kernels.layout import (
     always_open,
     table_gate,
 )
-from suspike_kernels.reference import NO_SURROGATE, Layer, RunGrads, Surrogate
+from suspike_kernels.reference import ALL_STEPS, NO_SURROGATE, Layer, RunGrads, Surrogate
 
 
 class _Plan(NamedTuple):
@@ -43,6 +43,7 @@ class _Plan(NamedTuple):
     surrogate: Surrogate
     trace: bool
     geometry: np.ndarray = FULL
+    n_steps: np.ndarray = ALL_STEPS
 
 
 class _Tensors(NamedTuple):
@@ -131,17 +132,18 @@ def run_layer(
     tracked = torch.is_grad_enabled() and any(p.requires_grad for p in tensors)
     surrogate, trace = rule["surrogate"] if tracked else NO_SURROGATE, not neuron.fires
     plan = _Plan(
-        x.events, x.active, near, data, rule["kind"], rule["reset"], rule["attached"], surrogate, trace, geometry
-    )
+        x.events, x.active, near, data, rule["kind"], rule["reset"], rule["attached"], surrogate, trace, geometry,
+        ALL_STEPS if x.n_steps is None else x.n_steps.numpy(),
+    )  # fmt: skip
     values, after, spk, out, ramp, *lists = _RunLayer.apply(*tensors, plan)  # type: ignore[no-untyped-call]
     ptr, idx, active_ptr, active_idx, n_open, open_at = lists
     if isinstance(gate, DataGate):
-        gate(gate.use(n_open.to(weight.dtype), ramp, open_at))
+        gate(gate.use(n_open.to(weight.dtype), ramp, open_at, x.n_steps))
     variables = after.unbind(0)
     if trace:
         return out, neuron.state(*variables, state.t + n_steps)
-    spikes = Spikes(Events(ptr.numpy(), idx.numpy(), n), Events(active_ptr.numpy(), active_idx.numpy(), n), values)
-    return spikes, neuron.state(*variables, spk, state.t + n_steps)
+    fired, active = Events(ptr.numpy(), idx.numpy(), n), Events(active_ptr.numpy(), active_idx.numpy(), n)
+    return Spikes(fired, active, values, n_steps=x.n_steps), neuron.state(*variables, spk, state.t + n_steps)
 
 
 def _scaled(weight: Tensor, x: Spikes) -> Tensor:
@@ -209,7 +211,7 @@ def _layer(tensors: _Tensors, plan: _Plan) -> Layer:
     elif len(t.gate):
         gate = table_gate(t.gate.astype(np.uint8), plan.near, dtype)
     synapses = SynapseArrays(t.weight, t.recurrent, t.bias, plan.geometry)
-    return Layer(plan.events, t.current, synapses, neurons, gate, t.state, t.spk)
+    return Layer(plan.events, t.current, synapses, neurons, gate, t.state, t.spk, plan.n_steps)
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -60,8 +60,11 @@ class Gate(nn.Module):
             fail("open", "above 0 and below 1", repr(open), "A neuron without a gate is always open.")
         self.n_units, self.group_size, self.n_gates, self.open = n_units, group_size, n_units // group_size, open
 
-    def steps(self, n_steps: int, start: int, x: Tensor | None) -> Opened:
-        """Return what opens the neurons at the steps from `start` on, given the layer's input `x` [T, B, n_in]."""
+    def steps(self, n_steps: int, start: int, x: Tensor | None, running: Tensor | None = None) -> Opened:
+        """Return what opens the neurons at the steps from `start` on.
+
+        Given the layer's input `x` [T, B, n_in], and where samples are not yet over, `running` [T, B, 1], if they end.
+        """
         raise NotImplementedError
 
     def spread(self, each: Tensor) -> Tensor:
@@ -75,7 +78,8 @@ class GateUse(NamedTuple):
     Attributes
     ----------
     share : Tensor [B, N]
-        The share of steps at which each neuron was open, for `losses.update_budget`. Its gradient is that of the ramp
+        The share of its sample's steps at which each neuron was open, for `losses.update_budget`. Its gradient is that
+        of the ramp
         ``clip((a / scale + 1) / 2, 0, 1)``, which also reaches a gate that is far from opening.
     open_at : int64 Tensor [B, T], on the CPU
         How many neurons were open at each step.
@@ -117,10 +121,14 @@ class DataGate(Gate):
         table: Tensor = TriangleStep.apply(activation, self.width)  # type: ignore[no-untyped-call]
         return self.spread(table)
 
-    def use(self, n_open: Tensor, ramp: Tensor, open_at: Tensor) -> GateUse:
+    def use(self, n_open: Tensor, ramp: Tensor, open_at: Tensor, n_steps: Tensor | None) -> GateUse:
         """Return what the gate did, from sums over the steps: how often it was open and its ramp [B, G]."""
-        n_steps = max(open_at.shape[1], 1)
-        return GateUse(self.spread((n_open + (ramp - ramp.detach())) / n_steps), open_at)
+        share = n_open + (ramp - ramp.detach())
+        if n_steps is None:
+            share = share / max(open_at.shape[1], 1)
+        else:
+            share = share / n_steps.to(share.device).clamp_min(1)[:, None]
+        return GateUse(self.spread(share), open_at)
 
     def forward(self, use: GateUse) -> GateUse:
         """Pass on what the gate did in a call of its layer: here a hook, or `suspike.record`, can see it."""
@@ -130,14 +138,18 @@ class DataGate(Gate):
 class _Collected:
     """Opens a data gate step by step and adds up what it did."""
 
-    def __init__(self, gate: DataGate, activation: Callable[[int, Tensor, Tensor | None], Tensor]) -> None:
-        self.gate, self.activation = gate, activation
+    def __init__(
+        self, gate: DataGate, activation: Callable[[int, Tensor, Tensor | None], Tensor], running: Tensor | None
+    ) -> None:
+        self.gate, self.activation, self.running = gate, activation, running
         self.n_open: Any = 0
         self.ramp: Any = 0
         self.open_at: list[Tensor] = []
 
     def __call__(self, t: int, cur: Tensor, spk: Tensor | None) -> Tensor:
         a = self.activation(t, cur, spk)
+        if self.running is not None:
+            a = torch.where(self.running[t], a, -torch.inf)  # shut, and far from opening
         is_open = self.gate.opened(a)
         self.n_open = self.n_open + (a.detach() > 0).to(a.dtype)
         self.ramp = self.ramp + ramp(a, self.gate.get_buffer("scale"))
@@ -147,7 +159,8 @@ class _Collected:
     def finish(self, batch: int) -> None:
         empty = self.gate.get_buffer("scale").new_zeros(batch, self.gate.n_gates)
         open_at = torch.stack(self.open_at, 1) if self.open_at else torch.zeros(batch, 0, dtype=torch.int64)
-        self.gate(self.gate.use(self.n_open + empty, self.ramp + empty, open_at))
+        n_steps = None if self.running is None else self.running.sum((0, 2))
+        self.gate(self.gate.use(self.n_open + empty, self.ramp + empty, open_at, n_steps))
 
 
 class InputGate(DataGate):
@@ -194,7 +207,7 @@ class InputGate(DataGate):
         self.recurrent = nn.Parameter(torch.zeros(n_units, self.n_gates)) if recurrent else None
         self.bias = nn.Parameter(torch.full((self.n_gates,), -NormalDist().inv_cdf(1 - open)))
 
-    def steps(self, n_steps: int, start: int, x: Tensor | None) -> Opened:
+    def steps(self, n_steps: int, start: int, x: Tensor | None, running: Tensor | None = None) -> Opened:
         """Return what opens the neurons, given the layer's input `x` [T, B, n_in]."""
         if x is None:
             fail("x", f"the layer's input [T, B, {self.n_in}] for an InputGate", "None", "Pass it as x=.")
@@ -203,7 +216,7 @@ class InputGate(DataGate):
         def activation(t: int, cur: Tensor, spk: Tensor | None) -> Tensor:
             return driven[t] if self.recurrent is None or spk is None else driven[t] + spk @ self.recurrent
 
-        return _Collected(self, activation)
+        return _Collected(self, activation, running)
 
     def extra_repr(self) -> str:
         """Show the sizes."""
@@ -245,9 +258,9 @@ class DriveGate(DataGate):
         """Current above which a neuron opens [N]."""
         return self.log_kappa.clamp(-80, 80).exp()  # finite and above 0
 
-    def steps(self, n_steps: int, start: int, x: Tensor | None) -> Opened:
+    def steps(self, n_steps: int, start: int, x: Tensor | None, running: Tensor | None = None) -> Opened:
         """Return what opens the neurons, given their currents."""
-        return _Collected(self, lambda t, cur, spk: cur.abs() - self.kappa)
+        return _Collected(self, lambda t, cur, spk: cur.abs() - self.kappa, running)
 
     def extra_repr(self) -> str:
         """Show the size."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, overload
 
 from torch import Tensor, nn
 
+from suspike._lengths import running
 from suspike._validate import fail
 from suspike.nn import paths
 from suspike.nn.gates import DataGate, InputGate
@@ -65,8 +67,10 @@ class Layer(nn.Module):
     @overload
     def forward(self, x: Spikes, state: Any = None) -> tuple[Spikes | Tensor, State]: ...
     @overload
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, State]: ...
-    def forward(self, x: Spikes | Tensor, state: Any = None) -> tuple[Spikes | Tensor, State]:
+    def forward(self, x: Tensor, state: Any = None, *, n_steps: Tensor | None = None) -> tuple[Tensor, State]: ...
+    def forward(
+        self, x: Spikes | Tensor, state: Any = None, *, n_steps: Tensor | None = None
+    ) -> tuple[Spikes | Tensor, State]:
         """Run over time.
 
         Parameters
@@ -74,30 +78,36 @@ class Layer(nn.Module):
         x : Spikes or Tensor [T, B, n_in]
         state : state of the layer's neurons, optional
             At rest without one.
+        n_steps : int Tensor [B], optional
+            Of a tensor: true length of each sample, 0 to T; T without it. From there on its neurons are closed. Spikes
+            hold their own.
 
         Returns
         -------
         out : Spikes (neurons that fire, on Spikes) or Tensor [T, B, n_out]
             Spikes, or the membrane of a readout.
         state : state
+            After each sample's last true step; its t is that of the batch.
         """
         if len(x.shape) != 3 or x.shape[-1] != self.n_in:
             fail("x", f"of shape [T, B, {self.n_in}]", f"shape {list(x.shape)}", self.shape_cure)
         state = self.neuron.started(state, x.shape[1], self.weight.dtype)
+        n_steps = lengths(x, n_steps)
         lists, (chosen, x) = isinstance(x, Spikes), self._choose(x)
         if isinstance(x, Spikes) and chosen == "event":
-            out, state = self.run_events(x, state)
+            out, state = self.run_events(replace(x, n_steps=n_steps), state)
             return out if lists or isinstance(out, Tensor) else out.dense(), state
         dense = x.dense().to(self.weight.dtype) if isinstance(x, Spikes) else x
         cur, gate = self.current(dense).to(self.weight.dtype), self.neuron.gate  # autocast makes it less precise
-        # neurons that feed themselves, or whose gate sees the input, run on the current beside no events
-        if chosen == "fused" and (lists or self.recurrent is not None or isinstance(gate, InputGate)):
+        # neurons that feed themselves, whose gate sees the input, or that end early run on the current beside no events
+        alone = self.recurrent is None and not isinstance(gate, InputGate) and n_steps is None
+        if chosen == "fused" and (lists or not alone):
             seen = (dense @ gate.weight).to(cur.dtype) + gate.bias if isinstance(gate, InputGate) else None
-            nothing = Spikes.silence(len(dense), dense.shape[1], self.n_in)
+            nothing = replace(Spikes.silence(len(dense), dense.shape[1], self.n_in), n_steps=n_steps)
             out, state = self.run_events(nothing, state, current=cur, activation=seen)
             return out if lists or isinstance(out, Tensor) else out.dense(), state
         seen = dense if isinstance(gate, DataGate) else None
-        return self.neuron(cur, state, recurrent=self.recurrent, x=seen)  # type: ignore[no-any-return]
+        return self.neuron(cur, state, recurrent=self.recurrent, x=seen, n_steps=n_steps)  # type: ignore[no-any-return]
 
     def _choose(self, x: Spikes | Tensor) -> tuple[str, Spikes | Tensor]:
         """Return the path to take and the input for it."""
@@ -140,3 +150,15 @@ class Layer(nn.Module):
             return f"the gradient of {type(self.neuron.surrogate).__name__} reaches every place"
         where = paths.on_cpu(self.weight)
         return f"of the layer's weights, {where}" if where else ""
+
+
+def lengths(x: Spikes | Tensor, n_steps: Tensor | None) -> Tensor | None:
+    """Return the true lengths of an input's samples, int64 on the CPU for lists; None where all are of one length."""
+    if isinstance(x, Spikes):
+        if n_steps is not None:
+            fail("n_steps", "left out beside Spikes, which hold their own", "lengths", "Spikes.from_events takes them.")
+        return x.n_steps
+    if n_steps is not None:
+        running(n_steps, *x.shape[:2], least=0)
+        n_steps = n_steps.to(x.device).long()
+    return n_steps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suspike._validate import fail
 from suspike.nn import event, paths
-from suspike.nn.layer import Layer
+from suspike.nn.layer import Layer, lengths
 from suspike.nn.neuron import Neuron
 from suspike.nn.states import State
 from suspike.spikes import Spikes
@@ -73,21 +73,27 @@ class Stack(nn.Sequential):
     alone.
     """
 
-    def forward(self, x: Any, state: tuple[State | None, ...] | None = None) -> tuple[Any, tuple[State | None, ...]]:
-        """Run over time: the last layer's output, and the state to pass in with the next stretch of time."""
+    def forward(
+        self, x: Any, state: tuple[State | None, ...] | None = None, *, n_steps: Tensor | None = None
+    ) -> tuple[Any, tuple[State | None, ...]]:
+        """Run over time: the last layer's output, and the state to pass in with the next stretch of time.
+
+        `n_steps` [B] holds the true lengths of a tensor's samples; Spikes hold their own.
+        """
         if state is not None and len(state) != len(self):
             fail("state", f"of {len(self)} layers", f"{len(state)}")
-        states = []
+        states, n_steps = [], lengths(x, n_steps)
         for i, layer in enumerate(self):
-            x, after = call(layer, x, None if state is None else state[i])
+            x, after = call(layer, x, None if state is None else state[i], n_steps)
             states.append(after)
         return x, tuple(states)
 
 
-def call(module: nn.Module, x: Any, state: Any) -> tuple[Any, Any]:
-    """Return a module's output and its state after, None where it keeps none."""
-    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
-    if kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD]:
+def call(module: nn.Module, x: Any, state: Any, n_steps: Tensor | None = None) -> tuple[Any, Any]:
+    """Return a module's output and its state after, None where it keeps none; lengths go to those that take them."""
+    parameters = inspect.signature(module.forward).parameters
+    if [p.kind for p in parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD]:
         return module(x), None
-    out, after = module(x, state)
+    takes = "n_steps" in parameters and not isinstance(x, Spikes)
+    out, after = module(x, state, n_steps=n_steps) if takes else module(x, state)
     return out, after

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from suspike._lengths import running
 from suspike._validate import fail
 from suspike.nn import paths
 from suspike.nn.gates import DriveGate, Gate
@@ -85,11 +86,17 @@ class Neuron(nn.Module):
         """
         shape, cur = self._checked(cur[None])
         state = self.started(state, shape[1])
-        out, state = self._loop(cur, state, None, None if x is None else x[None])
+        out, state = self._loop(cur, state, None, None if x is None else x[None], None)
         return out.reshape(shape)[0], state
 
     def forward(
-        self, cur: Tensor, state: Any = None, *, recurrent: Tensor | None = None, x: Tensor | None = None
+        self,
+        cur: Tensor,
+        state: Any = None,
+        *,
+        recurrent: Tensor | None = None,
+        x: Tensor | None = None,
+        n_steps: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """Run over time.
 
@@ -103,19 +110,23 @@ class Neuron(nn.Module):
             Row i is what unit i's spike adds to the current one step later.
         x : Tensor [T, B, n_in], optional
             What an `InputGate` sees.
+        n_steps : int Tensor [B], optional
+            True length of each sample, 0 to T; T without it. From there on its neurons are closed.
 
         Returns
         -------
         out : Tensor [T, B, *shape]
             Spikes, or the membrane of a readout.
         state : state
+            After each sample's last true step; its t is that of the batch.
         """
         shape, cur = self._checked(cur)
         state = self.started(state, shape[1])
-        if self._fuses(cur, recurrent):
-            out, state = self._scan(cur, state)
+        lasts = None if n_steps is None else running(n_steps.to(cur.device), *shape[:2], least=0)
+        if self._fuses(cur, recurrent, lasts):
+            out, state = self._scan(cur, state, lasts)
         else:
-            out, state = self._loop(cur, state, recurrent, x)
+            out, state = self._loop(cur, state, recurrent, x, lasts)
         return out.reshape(shape), state
 
     def _checked(self, cur: Tensor) -> tuple[torch.Size, Tensor]:
@@ -139,21 +150,28 @@ class Neuron(nn.Module):
             fail("state", f"of the layer's {dtype}", got, "Start from None after a change of type.")
         return state
 
-    def _loop(self, cur: Tensor, state: Any, recurrent: Tensor | None, x: Tensor | None) -> tuple[Tensor, Any]:
-        """Run step by step in torch."""
-        opened = None if self.gate is None else self.gate.steps(len(cur), state.t, x)
+    def _loop(
+        self, cur: Tensor, state: Any, recurrent: Tensor | None, x: Tensor | None, lasts: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """Run step by step in torch; samples are not yet over where `lasts` [T, B, 1]."""
+        opened = None if self.gate is None else self.gate.steps(len(cur), state.t, x, lasts)
         batch, out = cur.shape[1], []
         for t, total in enumerate(cur.unbind(0)):
             if recurrent is not None:
                 total = total + state.spk @ recurrent
-            is_open = None if opened is None else opened(t, total, getattr(state, "spk", None))
+            is_open = None if lasts is None else lasts[t].to(cur.dtype)
+            if opened is not None:
+                is_open = opened(t, total, getattr(state, "spk", None))
+            last = getattr(state, "spk", None)
             each, state = self._step(total, state, is_open)
+            if lasts is not None and last is not None:
+                state = state._replace(spk=torch.where(lasts[t], state.spk, last))
             out.append(each)
         if opened is not None:
             opened.finish(batch)
         return (torch.stack(out) if out else torch.zeros_like(cur)), state
 
-    def _fuses(self, cur: Tensor, recurrent: Tensor | None) -> bool:
+    def _fuses(self, cur: Tensor, recurrent: Tensor | None, lasts: Tensor | None) -> bool:
         """Choose between the fused kernel and the loop."""
         why_not = ""
         if recurrent is not None:
@@ -162,6 +180,8 @@ class Neuron(nn.Module):
             why_not = "a SoftGate skips nothing"
         elif not (self.gate is None or isinstance(self.gate, (TableGate, DriveGate))):
             why_not = "its gate sees the layer's input"
+        elif isinstance(self.gate, DriveGate) and lasts is not None:
+            why_not = "its gate sees currents behind the end of samples"
         elif cur.dtype not in (torch.float32, torch.float64) or cur.dtype != self.beta.dtype:
             why_not = f"its current is {cur.dtype}, its parameters are {self.beta.dtype}"
         elif not (cur.device.type == "cpu" or (cur.is_cuda and _has_cuda_kernels())):
@@ -174,21 +194,31 @@ class Neuron(nn.Module):
             paths.tell(self, "torch" if why_not else "fused", cur.shape, why_not or "it is alone on a dense current")
         return not why_not and forced != "torch"
 
-    def _scan(self, cur: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run all steps in one fused kernel."""
+    def _scan(self, cur: Tensor, state: Any, lasts: Tensor | None) -> tuple[Tensor, Any]:
+        """Run all steps in one fused kernel; the end of a sample is a gate that shuts."""
         gate, options = self.gate, dict(self.rule())
         if isinstance(gate, TableGate):
             opened = gate(len(cur), start=state.t)
             options["table"], options["near"] = opened.open.to(cur.dtype)[None], opened.near[None]
+            if lasts is not None:
+                options["table"] = options["table"] * lasts.transpose(0, 1)
+                options["near"] = options["near"] & lasts.transpose(0, 1).to(opened.near.device)
         elif isinstance(gate, DriveGate):
             options |= {"kappa": gate.kappa, "gate_width": gate.width, "gate_scale": gate.get_buffer("scale")}
+        elif lasts is not None:
+            options["table"] = lasts.transpose(0, 1).to(cur.dtype)
         run = scan(cur, torch.stack(state.variables), spikes=self.fires, trace=not self.fires, **options)
         if isinstance(gate, DriveGate):
-            gate(gate.use(run.n_open.to(cur.dtype), run.ramp, run.open_at))
+            gate(gate.use(run.n_open.to(cur.dtype), run.ramp, run.open_at, None))
         t, variables = state.t + len(cur), run.state.unbind(0)
         if not self.fires:
             return run.trace, self.state(*variables, t)
-        return run.spk, self.state(*variables, run.spk[-1] if len(cur) else state.spk, t)
+        spk = run.spk[-1] if len(cur) else state.spk
+        if lasts is not None and len(cur):
+            n_steps = lasts.sum((0, 2))
+            end = run.spk[(n_steps - 1).clamp_min(0), torch.arange(len(n_steps), device=cur.device)]
+            spk = torch.where((n_steps > 0)[:, None], end, state.spk)
+        return run.spk, self.state(*variables, spk, t)
 
     def rule(self) -> dict[str, Any]:
         """Return what kernels have to know of the neurons beside their gate: arguments of `suspike.nn.scan.scan`."""

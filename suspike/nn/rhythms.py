@@ -25,17 +25,18 @@ class TableGate(Gate):
         """Return the gate at the steps `start` to ``start + n_steps - 1``."""
         raise NotImplementedError
 
-    def steps(self, n_steps: int, start: int, x: Tensor | None) -> Opened:
+    def steps(self, n_steps: int, start: int, x: Tensor | None, running: Tensor | None = None) -> Opened:
         """Return what opens the neurons at the steps from `start` on."""
-        return _Tabled(self.spread(self(n_steps, start=start).open))
+        return _Tabled(self.spread(self(n_steps, start=start).open), running)
 
 
 class _Tabled:
-    def __init__(self, table: Tensor) -> None:
-        self.table = table
+    def __init__(self, table: Tensor, running: Tensor | None) -> None:
+        self.table, self.running = table, running
 
     def __call__(self, t: int, cur: Tensor, spk: Tensor | None) -> Tensor:
-        return self.table[t].to(cur.dtype)
+        is_open = self.table[t].to(cur.dtype)
+        return is_open if self.running is None else is_open * self.running[t]
 
     def finish(self, batch: int) -> None:
         pass

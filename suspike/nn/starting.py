@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from suspike._lengths import running
 from suspike._validate import fail
 from suspike.nn.event import product
 from suspike.nn.gates import DriveGate, InputGate
@@ -111,19 +112,20 @@ def _fit(layer: Layer, x: Spikes, rate: float) -> tuple[float, float]:
     gate, weight = layer.neuron.gate, layer.weight.clone()
     if isinstance(gate, InputGate):
         seen = product(x, gate.weight, torch.zeros_like(gate.bias))
+        seen = _true_steps(seen, x)
         gate.bias.copy_(-_quantile(seen, 1 - gate.open))
         gate.get_buffer("scale").copy_(_swing(seen))
 
     def rate_at(scale: float) -> float:
         layer.weight.copy_(weight * scale)
         if isinstance(gate, DriveGate):
-            cur = layer.current(x.dense().to(layer.weight.dtype))
+            cur = _true_steps(layer.current(x.dense().to(layer.weight.dtype)), x)
             gate.log_kappa.copy_(_quantile(cur.abs(), 1 - gate.open).clamp_min(1e-6).log())
             gate.get_buffer("scale").copy_(_swing(cur))
         with path("event"):
             out, _ = layer(x)
         assert isinstance(out, Spikes), "a layer that fires hands on spikes"
-        n_places = out.shape[0] * out.shape[1] * out.shape[2]
+        n_places = (out.shape[0] * out.shape[1] if x.n_steps is None else int(x.n_steps.sum())) * out.shape[2]
         share = 1.0 if gate is None else gate.open
         return len(out.events.idx) / max(n_places * share, 1e-9)
 
@@ -135,10 +137,15 @@ def _fit(layer: Layer, x: Spikes, rate: float) -> tuple[float, float]:
 
 
 def _quantile(x: Tensor, share: float) -> Tensor:
-    """Return each column's quantile [G] of x [T, B, G]; torch's own refuses large inputs."""
-    flat = x.flatten(0, 1).sort(0).values
+    """Return each column's quantile [G] of x [steps, G]; torch's own refuses large inputs."""
+    flat = x.sort(0).values
     return flat[min(int(share * len(flat)), len(flat) - 1)]
 
 
 def _swing(x: Tensor) -> Tensor:
-    return x.flatten(0, 1).std(0).clamp_min(1e-6)
+    return x.std(0).clamp_min(1e-6)
+
+
+def _true_steps(seen: Tensor, x: Spikes) -> Tensor:
+    """Return what was seen [T, B, G] at all steps but padding, [steps, G]."""
+    return seen.flatten(0, 1) if x.n_steps is None else seen[running(x.n_steps, *x.shape[:2], least=0)[..., 0]]

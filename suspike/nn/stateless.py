@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from suspike._validate import fail
 from suspike.nn.conv import Pair, size_of
+from suspike.nn.layer import lengths
 from suspike.nn.layers import call
 from suspike.spikes import Spikes
 from suspike_kernels.editing import chances, keep, renumber
@@ -154,7 +155,7 @@ class EventDropout(nn.Module):
         seed = int(torch.randint(2**63 - 1, ()))
         events, active = (chances(each.places()[2], seed) >= self.p for each in (x.events, x.active))
         values = x.values[torch.from_numpy(active)]
-        return Spikes(keep(x.events, events), keep(x.active, active), values, x.scale / (1 - self.p))
+        return Spikes(keep(x.events, events), keep(x.active, active), values, x.scale / (1 - self.p), x.n_steps)
 
     def extra_repr(self) -> str:
         """Show the probability."""
@@ -177,10 +178,12 @@ class Skip(nn.Module):
     @overload
     def forward(self, x: Spikes, state: Any = None) -> tuple[Spikes, Any]: ...
     @overload
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]: ...
-    def forward(self, x: Spikes | Tensor, state: Any = None) -> tuple[Spikes | Tensor, Any]:
-        """Run over time: Spikes or Tensor [T, B, N] in and out, and the body's state."""
-        out, state = call(self.body, x, state)
+    def forward(self, x: Tensor, state: Any = None, *, n_steps: Tensor | None = None) -> tuple[Tensor, Any]: ...
+    def forward(
+        self, x: Spikes | Tensor, state: Any = None, *, n_steps: Tensor | None = None
+    ) -> tuple[Spikes | Tensor, Any]:
+        """Run over time: Spikes or Tensor [T, B, N] in and out, and the body's state; `n_steps` as of a `Layer`."""
+        out, state = call(self.body, x, state, lengths(x, n_steps))
         if isinstance(x, Spikes) != isinstance(out, Spikes):
             fail("body", "of neurons that fire, as its output joins spikes", "a readout")
         if out.shape != x.shape:
@@ -203,4 +206,4 @@ def _renumbered(x: Spikes, units: IntArray, n_units: int, factor: float = 1.0) -
     """Give unit i the number ``units[i]``, or leave it out where that is negative."""
     (events, _), (active, kept) = (renumber(each, units, n_units) for each in (x.events, x.active))
     values = x.values if kept.all() else x.values[torch.from_numpy(kept)]
-    return Spikes(events, active, values, x.scale * factor)
+    return Spikes(events, active, values, x.scale * factor, x.n_steps)

@@ -9,7 +9,7 @@ gates    1024 neurons, 17 % open, one sine each, sorted by phase: against the sa
 learned  case R with learned beta, threshold and gate (the default RhythmGate, a quarter open), against fixed ones
 steps    case R at width 0.25, the same events spread over ten times as many steps
 threads  case R on two threads: wall time, not pinned, so only an idle machine shows anything
-A, B, C  a neuron alone on a dense current (T, B, N), gradient of the current
+A, B, C  a neuron alone on a dense current (T, B, N), gradient of the current, that by the spikes given
 """
 
 from __future__ import annotations

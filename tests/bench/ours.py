@@ -128,10 +128,9 @@ def neuron(work: Work, threads: int) -> Built:
     )  # fmt: skip
     cur, mask = torch.from_numpy(work.x).requires_grad_(), torch.from_numpy(work.mask)
 
-    def step() -> tuple[Tensor, list[Tensor], Tensor]:
+    def step() -> tuple[None, list[Tensor], Tensor]:
         spk, _ = lif(cur)
-        loss = (spk * mask).sum()
-        return loss.detach(), list(torch.autograd.grad(loss, [cur])), spk.detach()
+        return None, list(torch.autograd.grad(spk, [cur], mask)), spk.detach()
 
     return Built(step, list, {})
 
@@ -152,10 +151,9 @@ def neuron_loop(work: Work, threads: int) -> Built:
             v = v - work.threshold * out[-1].detach()
         return out
 
-    def step() -> tuple[Tensor, list[Tensor], Tensor]:
+    def step() -> tuple[None, list[Tensor], Tensor]:
         spk = torch.stack(run())
-        loss = (spk * mask).sum()
-        return loss.detach(), list(torch.autograd.grad(loss, [cur])), spk.detach()
+        return None, list(torch.autograd.grad(spk, [cur], mask)), spk.detach()
 
     near: list[int] = []
     with torch.no_grad():

@@ -27,7 +27,7 @@ def _linear(weight: Any) -> nn.Linear:
 
 
 def _built(library: str, run: Callable[[], Tensor], work: Work, params: list[Tensor], as_ours: AsOurs) -> Built:
-    """Make a step of `run`, which returns the spike counts [B, N], or all spikes of a neuron alone."""
+    """Make a step of `run`, which returns the spike counts [B, N]."""
     mask = torch.from_numpy(work.mask)
 
     def step() -> tuple[Tensor, list[Tensor], Tensor]:
@@ -36,6 +36,17 @@ def _built(library: str, run: Callable[[], Tensor], work: Work, params: list[Ten
         return loss.detach(), list(torch.autograd.grad(loss, params)), counts.detach()
 
     return Built(step, as_ours, {"version": version(library)})
+
+
+def _alone(library: str, run: Callable[[], Tensor], work: Work, cur: Tensor) -> Built:
+    """Make a step of `run`, which returns the spikes of neurons alone on a current."""
+    mask = torch.from_numpy(work.mask)
+
+    def step() -> tuple[None, list[Tensor], Tensor]:
+        spk = run()
+        return None, list(torch.autograd.grad(spk, [cur], mask)), spk.detach()
+
+    return Built(step, list, {"version": version(library)})
 
 
 def _turned(grads: list[Any]) -> list[Any]:
@@ -84,7 +95,7 @@ def snntorch_neuron(work: Work, threads: int) -> Built:
             out.append(spk)
         return torch.stack(out)
 
-    return _built("snntorch", run, work, [cur], list)
+    return _alone("snntorch", run, work, cur)
 
 
 def _lif_node(work: Work, step_mode: str) -> Any:
@@ -143,7 +154,7 @@ def spikingjelly_neuron(work: Work, threads: int) -> Built:
         spk: Tensor = node(cur)
         return spk
 
-    return _built("spikingjelly", run, work, [cur], list)
+    return _alone("spikingjelly", run, work, cur)
 
 
 def norse(work: Work, threads: int) -> Built:

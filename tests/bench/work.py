@@ -37,7 +37,8 @@ class Work(NamedTuple):
     weight, recurrent : array [n_in, N], [N, N]
         `recurrent` of no rows in a layer without recurrence.
     mask : array [B, N] or [T, B, N]
-        The loss is ``sum(counts * mask)`` over a layer's spike counts, or ``sum(spikes * mask)`` of a neuron alone.
+        The loss is ``sum(counts * mask)`` over a layer's spike counts. To a neuron alone it is the gradient by its
+        spikes: no loss is computed in its step.
     """
 
     x: NDArray[Any]
@@ -55,7 +56,8 @@ class Built(NamedTuple):
     Attributes
     ----------
     step : function
-        One training step, forward and backward: loss, gradients, spike counts or spikes, as its library has them.
+        One training step, forward and backward: loss (None of a neuron alone), gradients, spike counts or spikes, as
+        its library has them.
     as_ours : function
         From those gradients to arrays of the shapes of `Work`'s.
     facts : dict

@@ -52,6 +52,8 @@ def result(built: Built, work: Work, path: str) -> dict[str, Any]:
     """Write the gradients of a step, in our shapes, to `path`."""
     loss, grads, spikes = built.step()
     np.savez(path, *(np.asarray(g) for g in built.as_ours(grads)))
+    if loss is None:
+        loss = (np.asarray(spikes, np.float64) * work.mask).sum()
     n_places = work.x.shape[0] * work.x.shape[1] * work.mask.shape[-1]
     n_spikes = float(np.asarray(spikes).sum(dtype=np.float64))
     return {"loss": float(loss), "rate": None if np.isnan(n_spikes) else n_spikes / n_places}

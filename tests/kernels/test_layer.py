@@ -27,7 +27,7 @@ BOTH = (reference, cpu)
 def test_compiled_equals_reference() -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=250, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=350, deadline=None, derandomize=True, database=None)
     @given(cases())
     def check(case: Case) -> None:
         wanted = case.forward(reference)

@@ -145,7 +145,11 @@ def test_what_is_not_wanted_changes_nothing_else(gate: str) -> None:
         case = make_case(neuron=neuron, gate=gate, near=neuron == "lif", trace=True)
         run = case.forward(cpu)
         by = case.backward(cpu, run, n_threads=2)
-        unwanted = {"want_weights": ("weight", "recurrent"), "want_neurons": ("beta", "decay", "a", "b")}
+        unwanted = {
+            "want_weights": ("weight", "recurrent"),
+            "want_neurons": ("beta", "decay", "a", "b"),
+            "want_threshold": ("threshold",),
+        }
         for option, names in unwanted.items():
             found = case.backward(cpu, run, n_threads=2, **{option: False})
             assert by._asdict()[names[0]].any()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
-from suspike_testing.cases import random_events
+from suspike_testing.cases import make_case, random_events
 from suspike_testing.poison import STAND_INS
 
 from suspike_kernels.cpu import rows, vectors
@@ -180,3 +180,20 @@ def test_rows_by_source(seed: int, n: int, n_steps: int, shift: int, density: fl
         wanted = grad + moved.T.astype(dtype) @ added
         rows.add_by_source(grad, later, at_source, start, blocks, np.empty(own + 1, np.int32))
         np.testing.assert_array_equal(grad, wanted)
+
+
+def test_weights_that_begin_beside_a_cache_line_are_copied_to_one() -> None:
+    many = make_case(n_units=32, n_steps=200, n_samples=2, density=0.01, gate="none").layer
+    raw = np.zeros(many.synapses.weight.size + 64, np.float32)
+    beside = raw[(-raw.ctypes.data % 64) // 4 + 3 :][: many.synapses.weight.size].reshape(many.synapses.weight.shape)
+    beside[...] = many.synapses.weight
+    on_line = rows.in_lines(many.synapses.recurrent)
+    layer = many._replace(synapses=many.synapses._replace(weight=beside, recurrent=on_line))
+    copied = rows.weights_in_lines(layer)
+    assert copied.synapses.recurrent is on_line
+    assert copied.synapses.weight.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(copied.synapses.weight, beside)
+    assert copied._replace(synapses=layer.synapses) == layer
+    assert rows.weights_in_lines(copied) is copied
+    few = layer._replace(events=layer.events._replace(ptr=layer.events.ptr[:, :3]))
+    assert rows.weights_in_lines(few) is few

@@ -443,12 +443,12 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no layer": (
         lambda: losses.update_budget([], 0.5),
-        "`open_table` must be of at least one layer, got none.",
+        "`opened` must be of at least one layer, got none.",
     ),
     "a whole gate": (
         lambda: losses.update_budget(su.nn.RhythmGate(4, open=0.5)(3), 0.5),
-        "`open_table` must be floats of shape [T, N], none of them 0, got torch.bool of shape [3, 4]. "
-        "Pass `gate(n_steps).open`.",
+        "`opened` must be floats of shape [T, N], none of them 0, got torch.bool of shape [3, 4]. "
+        "Pass `gate.share(n_steps)`.",
     ),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, gradients, steps
+from suspike_kernels.cpu import gating, gradients, rows, steps
 from suspike_kernels.cpu.flags import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
@@ -45,6 +45,7 @@ def backward(
     `n_threads`.
     """
     total = empty_grads(layer, sources)
+    layer = rows.weights_in_lines(layer)
     near = gate_wanted(layer)
     shared = segments(layer.gate, len(layer.synapses.bias), near=near)
     mine = SHARED if layer.gate.kind == 1 and len(layer.gate.open) == 1 else (*SHARED, "gate")
@@ -148,7 +149,7 @@ def _replay(
     gate, given, events, synapses, spk = layer.gate, layer.current, layer.events, layer.synapses, layer.spk[b]
     kind, beta, threshold, reset, _, decay, a, jump = layer.neurons
     s_ptr, s_idx = spikes.ptr, spikes.idx
-    n_steps, n = currents.shape
+    n_steps, n = steps.n_steps_of(layer, b), currents.shape[1]
     first_seg, last_seg = 0, 1
     for k in range(n):
         v[k], x[k] = layer.state[0, b, k], layer.state[layer.state.shape[0] - 1, b, k]
@@ -201,7 +202,7 @@ def _backward(
     weight, recurrent, bias, geometry = layer.synapses
     kind, beta, threshold, reset, attached, decay, adapt, bump = layer.neurons
     s_ptr, s_idx, a_ptr, a_idx = spikes.ptr, spikes.idx, active.ptr, active.idx
-    n_steps, n, n_gates = events.ptr.shape[1] - 1, bias.shape[0], run.n_open.shape[1]
+    n, n_gates = bias.shape[0], run.n_open.shape[1]
     n_in, n_states, zero = weight.shape[0], layer.state.shape[0], layer.state.dtype.type(0)
     feeds_back, talk = recurrent.shape[0] > 0, gate.recurrent.shape[0] > 0
     own_segments = shared.ptr.shape[0] == 0 and (gate.kind == 1 or gate.kind == 2)
@@ -216,6 +217,11 @@ def _backward(
     kept, no_blocks = currents.shape[0], blocks[:0]
     first_seg, last_seg = 0, 1
     for b in range(low, high):
+        n_steps = steps.n_steps_of(layer, b)
+        for t in range(n_steps, later.shape[0]):  # rows of another sample: in this one nothing comes after its end
+            later[t], later_a[t] = zero, zero
+            if own_segments:
+                blocks[t] = 0
         if kept:
             _replay(
                 layer, shared, spikes, b, v_run, x_run, states, currents, activations, near, fired, room.before,
@@ -223,6 +229,9 @@ def _backward(
             )  # fmt: skip
         for k in range(n):
             dv[k], dx[k] = grads.state[0, b, k], grads.state[n_states - 1, b, k]
+        for t in range(n_steps, grads.trace.shape[0]):
+            for k in columns(0, n):
+                dv[k] += grads.trace[t, b, k]
         for t in range(n_steps - 1, -1, -1):
             first, last = a_ptr[b, t], a_ptr[b, t + 1]
             for e in range(last - first):
@@ -289,10 +298,9 @@ def _backward(
                     gradients.by_leaks(kind, by.beta, by.decay, dv, dx, v, x, currents[t], is_open, left, right)
                 gradients.through_update(kind, beta, decay, dv, dx, later, t, is_open, by.bias, left, right)
             if gate.kind == 1 and near:
-                row, size = by.gate[b if by.gate.shape[0] > 1 else 0, t], n // by.gate.shape[2]
+                row = by.gate[b if by.gate.shape[0] > 1 else 0, t]
                 for s in range(first_seg, last_seg):
-                    for k in range(seg_low[s], seg_high[s]):
-                        row[k // size] += d_gate[k] if is_near[k] else zero
+                    gating.add_near(d_gate, is_near, row, seg_low[s], seg_high[s])
             elif gate.kind > 1:
                 gating.gate_slopes(d_gate, activations[t], gate, grads.ramp[b], near, later_a[t])
                 if gate.kind == 2:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, steps
+from suspike_kernels.cpu import gating, rows, steps
 from suspike_kernels.cpu.flags import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.rows import scratch
@@ -19,6 +19,7 @@ from suspike_kernels.reference import NO_SURROGATE, Layer, Run, Surrogate
 def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = False, n_threads: int = 1) -> Run:
     """Run a layer: see `reference.forward`. `n_threads` share the samples and change no bit of the result."""
     events, n = layer.events, len(layer.synapses.bias)
+    layer = rows.weights_in_lines(layer)
     n_samples, dtype = events.n_samples, layer.state.dtype
     n_spk = np.zeros((n_samples, events.n_steps), np.int64)
     n_act = np.zeros_like(n_spk)
@@ -106,7 +107,7 @@ def _run_sample(
     """Run sample b, append to the lists, and return how many entries the two have then."""
     gate, given, events, synapses = layer.gate, layer.current, layer.events, layer.synapses
     kind, beta, threshold, reset, _, decay, a, jump = layer.neurons
-    n_steps, n, dtype = n_spk.shape[1], spk.shape[1], state.dtype
+    n_steps, n, dtype = steps.n_steps_of(layer, b), spk.shape[1], state.dtype
     one, zero = dtype.type(1), dtype.type(0)
     v, x = state[0, b], state[state.shape[0] - 1, b]
     for k in range(n):
@@ -146,6 +147,9 @@ def _run_sample(
             for k in steps.columns(0, n):
                 out[t, b, k] = v[k]
         n_spk[b, t], n_act[b, t] = end - first, n_a - first_a
+    for t in range(n_steps, out.shape[0]):
+        for k in steps.columns(0, n):
+            out[t, b, k] = v[k]
     steps.spikes_at(distance, value, start_a, n_a)
     if n_steps:
         for k in range(n):

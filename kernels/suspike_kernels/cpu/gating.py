@@ -155,6 +155,21 @@ def tally(gate: Any, activation: Any, n_open: Any, ramp: Any) -> None:
 
 
 @kernel(reassociate=True, allocates=False)
+def add_near(d_gate: Any, is_near: Any, by_gate: Any, low: int, high: int) -> None:
+    """Add to `by_gate` [G] the gradients `d_gate` [N] of the neurons low .. high - 1 that are near their threshold."""
+    zero, size = d_gate.dtype.type(0), d_gate.shape[0] // by_gate.shape[0]
+    if size == 1:
+        for k in columns(low, high):
+            by_gate[k] += d_gate[k] if is_near[k] else zero
+        return
+    for g in range(low // size, (high + size - 1) // size):
+        total = zero
+        for k in columns(max(low, g * size), min(high, (g + 1) * size)):
+            total += d_gate[k] if is_near[k] else zero
+        by_gate[g] += total
+
+
+@kernel(reassociate=True, allocates=False)
 def gate_slopes(d_gate: Any, activation: Any, gate: Any, d_ramp: Any, want: bool, out: Any) -> None:
     """Set `out` [G] to the gradient by the activation, from that by the neurons' gates `d_gate` [N] and by the ramp."""
     n_gates = out.shape[0]

@@ -10,16 +10,42 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_8
+from suspike_kernels.layout import FloatArray
+from suspike_kernels.reference import Layer
 
 
 @kernel()
 def scratch(n_rows: int, n_columns: int, like: Any) -> Any:
     """Return an uninitialised matrix whose rows begin at cache lines if their length allows; a split load costs two."""
     size = like.itemsize
-    raw = np.empty(n_rows * n_columns + 64 // size, like.dtype)
-    skip = (-address(raw) % 64) // size
+    raw = np.empty(n_rows * n_columns + LINE // size, like.dtype)
+    skip = (-address(raw) % LINE) // size
     return raw[skip : skip + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+def in_lines(matrix: FloatArray) -> FloatArray:
+    """Return a copy of a matrix whose rows begin at cache lines if their length allows."""
+    n_rows, n_columns = matrix.shape
+    copy: FloatArray = scratch(n_rows, n_columns, matrix)
+    copy[...] = matrix
+    return copy
+
+
+def weights_in_lines(layer: Layer) -> Layer:
+    """Return a layer whose weight rows begin at cache lines if their length allows, copied where they do not.
+
+    Rows that begin elsewhere were measured to be gathered a third slower. torch's tensors begin at lines, numpy's large
+    arrays do not. A row is copied in less than the time of a step, so few steps are not worth it.
+    """
+    synapses = layer.synapses
+    n_steps = layer.events.n_samples * layer.events.n_steps
+    lying = [name for name in ("weight", "recurrent") if getattr(synapses, name).ctypes.data % LINE]
+    if not lying or 4 * sum(len(getattr(synapses, name)) for name in lying) > n_steps:
+        return layer
+    copies: dict[str, Any] = {name: in_lines(getattr(synapses, name)) for name in lying}
+    return layer._replace(synapses=synapses._replace(**copies))
 
 
 @kernel(reassociate=True, allocates=False)

@@ -28,6 +28,12 @@ def columns(low: int, high: int) -> Any:
 
 
 @kernel(allocates=False, inline=True)
+def n_steps_of(layer: Any, b: int) -> Any:
+    """Return how many steps sample b lasts."""
+    return layer.n_steps[b] if layer.n_steps.shape[0] else layer.events.ptr.shape[1] - 1
+
+
+@kernel(allocates=False, inline=True)
 def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open: Any, low: int, high: int) -> None:
     """Move `v` [N] to the membrane before reset, and the synaptic current `x` [N] where there is one."""
     if kind == 0:

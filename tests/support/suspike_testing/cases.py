@@ -94,6 +94,7 @@ def take_samples(layer: Layer, order: NDArray[Any]) -> Layer:
     return layer._replace(
         events=layer.events.take(order), current=np.ascontiguousarray(layer.current[:, order]), gate=gate,
         state=np.ascontiguousarray(layer.state[:, order]), spk=layer.spk[order],
+        n_steps=layer.n_steps[order] if len(layer.n_steps) else layer.n_steps,
     )  # fmt: skip
 
 
@@ -107,7 +108,8 @@ def cut(layer: Layer, low: int, high: int) -> Layer:
     gate = layer.gate
     parts = {name: np.ascontiguousarray(getattr(gate, name)[:, low:high]) for name in ("open", "near", "a")}
     events = take_steps(layer.events, low, high)
-    return layer._replace(events=events, current=layer.current[low:high], gate=gate._replace(**parts))
+    left = np.clip(layer.n_steps - low, 0, high - low)
+    return layer._replace(events=events, current=layer.current[low:high], gate=gate._replace(**parts), n_steps=left)
 
 
 def random_events(
@@ -175,6 +177,7 @@ def make_case(
     current: bool = False,
     recurrent: bool = True,
     trace: bool = False,
+    ends: bool = False,
     n_steps: int = 12,
     n_samples: int = 4,
     n_in: int = 9,
@@ -183,7 +186,7 @@ def make_case(
     dtype: str = "float32",
     seed: int = 0,
 ) -> Case:
-    """Make one layer; `talk` lets its spikes reach an input gate."""
+    """Make one layer; `talk` lets its spikes reach an input gate, `ends` ends samples at steps of their own."""
     rng = np.random.default_rng([seed, n_steps, n_samples, n_in, n_units])
     # currents of about 0.35 whatever the sizes; a leak of adaptive neurons takes 1 - beta of them
     strength = {"lif": 1.0, "cuba": 0.6, "adlif": 6.0}[neuron]
@@ -208,6 +211,8 @@ def make_case(
     # a drive gate's threshold is measured against currents
     layer = layer._replace(gate=layer.gate._replace(kappa=(layer.gate.kappa * strength).astype(dtype)))
     sources = random_events(rng, n_steps, n_samples, n_in, 0.3, most=1)
+    if ends:
+        layer = layer._replace(n_steps=rng.integers(0, n_steps + 1, n_samples))
     return Case(layer, Surrogate(SHAPES.index(shape), width), sources, trace, seed)
 
 
@@ -230,6 +235,7 @@ def cases(draw: Any, *, dtypes: tuple[str, ...] = ("float32", "float64"), gates:
         "current": [False, True],
         "recurrent": [True, False],
         "trace": [False, True],
+        "ends": [False, False, True],
         "n_steps": [12, 10, 7, 3, 1, 0],
         "n_samples": [3, 4, 5, 1, 0],
         "n_in": [9, 4, 1],

@@ -51,8 +51,8 @@ def on_path(kind: str) -> Any:
     return nn.path("fused" if kind == "lists" else kind)
 
 
-def input_for(kind: str, counts: Tensor) -> Any:
-    return su.Spikes.from_dense(counts) if kind in ("event", "lists") else counts
+def input_for(kind: str, counts: Tensor, n_steps: Tensor | None = None) -> Any:
+    return su.Spikes.from_dense(counts, n_steps) if kind in ("event", "lists") else counts
 
 
 def to_grid(module: torch.nn.Module) -> None:
@@ -130,14 +130,17 @@ def found_of(leaves: dict[str, Tensor], out: Tensor, end: Any) -> Found:
     return Found(out.detach(), {k: x.detach() for k, x in tensors_of(end).items()}, grads)
 
 
-def run_all(layer: nn.Dense, kind: str, counts: Tensor, *, front: nn.Dense | None = None) -> Found:
+def run_all(
+    layer: nn.Dense, kind: str, counts: Tensor, *, front: nn.Dense | None = None, n_steps: Tensor | None = None
+) -> Found:
     """Run a layer, behind `front` if there is one, on a path; gradients by all parameters and its initial state."""
     start = make_start(layer.neuron, counts.shape[1])
     leaves = {k: p for k, p in layer.named_parameters() if p.requires_grad} | tensors_of(start)
     with on_path(kind):
-        x = input_for(kind, counts)
+        x = input_for(kind, counts, n_steps)
+        given = {"n_steps": n_steps} if isinstance(x, Tensor) else {}
         if front is not None:
             leaves |= {f"front.{k}": p for k, p in front.named_parameters()}
-            x, _ = front(x)
-        out, end = layer(x, start)
+            x, _ = front(x, **given)
+        out, end = layer(x, start, **given)
     return found_of(leaves, out.dense() if isinstance(out, su.Spikes) else out, end)
