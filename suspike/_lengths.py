@@ -22,6 +22,8 @@ def running(n_steps: Tensor, n_time: int, n_samples: int, *, least: int = 1) -> 
 
 def require_whole(name: str, x: Tensor, size: int, low: int, high: int, high_name: str) -> None:
     """Refuse all but a vector of `size` whole numbers from `low` to `high`."""
+    if not isinstance(x, Tensor):
+        fail(name, f"a Tensor of {size} whole numbers", f"a {type(x).__name__}", "torch.as_tensor makes one.")
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.shape != (size,):
         fail(name, f"whole numbers of shape [{size}]", f"{x.dtype} of shape {list(x.shape)}")
     bad = ((x.long() < low) | (x.long() > high)).nonzero()  # bytes would compare modulo 256

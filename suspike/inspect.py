@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from suspike._lengths import running
 from suspike._summary import DEAD_SHARE as DEAD_SHARE
 from suspike._summary import SATURATED_RATE as SATURATED_RATE
 from suspike._summary import Row as Row
@@ -189,7 +190,7 @@ def _row(name: str, layer: Layer, calls: list[Call], n_samples: int) -> Row:
     kind = f"{type(layer).__name__} {type(layer.neuron).__name__}{' recurrent' * (layer.recurrent is not None)}"
     n = sum(p.numel() for p in layer.parameters())
     row = Row(name, kind, layer.n_in, layer.n_out, n, gated=_gate(layer) is not None)
-    heard = [_events(call.x) for call in calls]
+    heard = [_events(call.x, call.n_steps) for call in calls]
     fired = [_events(call.spikes) for call in calls if call.spikes is not None]
     counts = [_count(layer, *of_call) for of_call in zip_longest(calls, heard, fired)]
     n_open = sum(c.updates_done for c in counts)
@@ -211,10 +212,12 @@ def _row(name: str, layer: Layer, calls: list[Call], n_samples: int) -> Row:
     return row
 
 
-def _events(x: Spikes | Tensor) -> Events | None:
+def _events(x: Spikes | Tensor, n_steps: Tensor | None = None) -> Events | None:
     """Return the events of a spike train, None for a tensor that holds anything but whole counts."""
     if isinstance(x, Spikes):
         return x.events
+    if n_steps is not None:
+        x = torch.where(running(n_steps, *x.shape[:2], least=0), x, 0)
     try:
         return events_from_dense(x.detach().cpu().double().numpy())
     except ValueError:

@@ -159,42 +159,58 @@ def rate_penalty(
         fail("lower", f"from 0 to upper = {upper!r}", repr(lower))
     n_steps = _lengths(spikes, n_steps)
     total = spike_counts(spikes, n_steps).sum(0)
-    rate = total / (math.prod(spikes.shape[:2]) if n_steps is None else int(n_steps.sum()))
+    rate = total / max(math.prod(spikes.shape[:2]) if n_steps is None else int(n_steps.sum()), 1)
     return (functional.relu(lower - rate) ** 2 + functional.relu(rate - upper) ** 2).mean()
 
 
-def update_budget(opened: Opened | Sequence[Opened], target: float, *, n_steps: Tensor | None = None) -> Tensor:
-    r"""Return :math:`(p - \text{target})^2`, p the share of neuron-steps with an open gate.
+def open_share(opened: Opened, n_steps: Tensor | None = None) -> Tensor:
+    r"""Return :math:`p = \frac{\sum_b \sum_{t < n_b} \sum_i g_{t,i}}{N \sum_b n_b}`, a layer's open neuron-steps.
 
-    .. math:: p = \frac{\sum_b \sum_{t < n_b} \sum_i g_{t,i}}{N \sum_b n_b}
+    Parameters
+    ----------
+    opened : float Tensor [T, N] or GateUse
+        ``gate.share(T)`` of a rhythm, or of a gate that data open its ``rec[name].gate`` of `suspike.record`.
+    n_steps : int Tensor [B], optional
+        True length n of each sample in steps, 0 to T; T without it. A GateUse holds its own.
+
+    Raises
+    ------
+    ValueError
+        Another shape or type, an empty tensor, or a length out of range.
+    """
+    use = isinstance(opened, GateUse)
+    table = opened.share if isinstance(opened, GateUse) else opened
+    _require_floats("opened", table, "B" if use else "T", "N", cure="" if use else "Pass `gate.share(T)`.")
+    if isinstance(opened, GateUse):  # a sample weighs as much as it has steps
+        weight = None if opened.n_steps is None else opened.n_steps[:, None]
+    else:  # a step weighs as much as samples still run in it
+        weight = None if n_steps is None else running(n_steps, len(table), max(n_steps.numel(), 1), least=0).sum(1)
+    if weight is None:
+        return table.mean()
+    weight = weight.to(table.device)
+    table = torch.where(weight > 0, table, 0.0) * (weight.to(table.dtype) * len(table) / weight.sum().clamp_min(1))
+    return table.mean()
+
+
+def update_budget(opened: Opened | Sequence[Opened], target: float, *, n_steps: Tensor | None = None) -> Tensor:
+    r"""Return :math:`(p - \text{target})^2`, p the share of neuron-steps with an open gate: `open_share`.
+
+    Of several layers, p is the mean weighted by their units: the network's budget, which its layers may divide freely.
 
     Parameters
     ----------
     opened : float Tensor [T, N] or GateUse, or a sequence of them
-        Of each layer: ``gate.share(n_steps)`` of a rhythm, or of a gate that data open its ``rec[name].gate`` of
-        `suspike.record`. Of several layers, p is the mean weighted by their units: the network's budget, which its
-        layers may divide freely.
+        Of each layer, as `open_share` takes it.
     target : float
-        Wanted share, 0 to 1; `n_steps` and all other errors are those of `mean_over_time`.
+        Wanted share, 0 to 1; `n_steps` and all other errors are those of `open_share`.
     """
     if not 0 <= target <= 1:
         fail("target", "a share from 0 to 1", repr(target))
     each = [opened] if isinstance(opened, (Tensor, GateUse)) else opened
     if not each:
         fail("opened", "of at least one layer", "none")
-    shares, sizes = [], []
-    for gate in each:
-        table = gate.share if isinstance(gate, GateUse) else gate
-        _require_floats("opened", table, "T", "N", cure="Pass `gate.share(n_steps)`.")
-        if n_steps is not None:  # a step weighs as many samples as still run in it, a sample as much as it has steps
-            if isinstance(gate, GateUse):
-                require_whole("n_steps", n_steps, len(table), 1, gate.open_at.shape[1], f"T = {gate.open_at.shape[1]}")
-                weight = n_steps[:, None].to(table.device)
-            else:
-                weight = running(n_steps, len(table), max(n_steps.numel(), 1)).sum(1).to(table.device)  # [T, 1]
-            table = torch.where(weight > 0, table, 0.0) * (weight.to(table.dtype) * len(table) / weight.sum())
-        shares.append(table.mean() * table.shape[1])
-        sizes.append(table.shape[1])
+    sizes = [(x.share if isinstance(x, GateUse) else x).shape[-1] for x in each]
+    shares = [open_share(x, n_steps) * size for x, size in zip(each, sizes, strict=True)]
     return (torch.stack(shares).sum() / sum(sizes) - target) ** 2
 
 
@@ -219,8 +235,13 @@ def accuracy_by_first_spike(times: Tensor, labels: Tensor) -> Tensor:
 
 
 def _lengths(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Tensor | None:
-    """Return the lengths that were given, else those that the spikes hold."""
-    return spikes.n_steps if n_steps is None and isinstance(spikes, Spikes) else n_steps
+    """Return the lengths that were given or that the spikes hold; those of both must agree."""
+    held = spikes.n_steps if isinstance(spikes, Spikes) else None
+    if held is None or n_steps is None:
+        return held if n_steps is None else n_steps
+    if n_steps.tolist() != held.tolist():
+        fail("n_steps", "left out beside Spikes, which hold their own", "others")
+    return held
 
 
 def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
@@ -231,7 +252,7 @@ def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
         return _unpadded(spikes, n_steps, 0.0)
     if 0 in spikes.shape:
         fail("spikes", "of shape [T, B, N], none of them 0", f"shape {list(spikes.shape)}")
-    if n_steps is None:
+    if n_steps is None or spikes.n_steps is not None:  # no layer and no reader puts anything behind an end
         return spikes
     lasts = running(n_steps, *spikes.shape[:2])[..., 0].cpu().numpy().T  # [B, T]
     both = spikes.events, spikes.active

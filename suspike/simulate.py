@@ -21,6 +21,7 @@ from suspike_kernels.layout import (
     SynapseArrays,
     always_open,
     check_events,
+    check_lengths,
     lif_arrays,
     table_gate,
 )
@@ -80,10 +81,8 @@ def simulate(
     n_threads = _n_processors() if n_threads is None else n_threads
     if n_threads < 1:
         fail("n_threads", "at least 1", repr(n_threads))
-    lengths = ALL_STEPS if n_steps is None else np.asarray(n_steps)
-    if n_steps is not None:
-        _require_lengths(lengths, events)
     now, output = check_events(events), None
+    lengths = None if n_steps is None else check_lengths(np.asarray(n_steps), events)
     if graph.max_count and (found := largest_count(events.ptr, events.idx, events.n_units)) > graph.max_count:
         log.warning(
             "`events` have %d events of one unit in one step, the graph's sums are exact up to %d: spikes at the "
@@ -94,7 +93,10 @@ def simulate(
     counts: list[Counts] = []
     for layer in graph.layers:
         table = layer.neuron.gate.table(now.n_steps) if isinstance(layer.neuron, LIF) and layer.neuron.gate else None
-        given, fires = _given(layer, now, table)._replace(n_steps=lengths), isinstance(layer.neuron, LIF)
+        given, fires = (
+            _given(layer, now, table)._replace(n_steps=ALL_STEPS if lengths is None else lengths),
+            isinstance(layer.neuron, LIF),
+        )
         if target == "cpu":
             run = cpu.forward(given, trace=not fires, n_threads=n_threads)
         else:
@@ -103,7 +105,7 @@ def simulate(
         spikes_of = run.spikes if fires else None
         counts.append(
             count_layer(
-                layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back, n_steps=n_steps
+                layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back, n_steps=lengths
             )
         )
         if not fires:
@@ -112,18 +114,6 @@ def simulate(
         spikes.append(run.spikes)
         now = run.spikes
     return Result(output, tuple(spikes), tuple(counts))
-
-
-def _require_lengths(n_steps: NDArray[np.int64], events: Events) -> None:
-    """Refuse lengths that are none, and events behind the end of their recording."""
-    if n_steps.dtype != np.int64 or n_steps.shape != (events.n_samples,):
-        fail("n_steps", f"int64 of shape [{events.n_samples}]", f"{n_steps.dtype} of shape {list(n_steps.shape)}")
-    bad = np.flatnonzero((n_steps < 0) | (n_steps > events.n_steps))
-    if len(bad):
-        fail("n_steps", f"from 0 to T = {events.n_steps}", f"{n_steps[bad[0]]} at recording {bad[0]}")
-    late = np.flatnonzero(np.take_along_axis(events.ptr, n_steps[:, None], 1)[:, 0] < events.ptr[:, -1])
-    if len(late):
-        fail("events", "before the end of their recording, `n_steps`", f"some behind it in recording {late[0]}")
 
 
 def _n_processors() -> int:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from suspike._lengths import running
+from suspike._lengths import require_whole
 from suspike._validate import fail
 from suspike_kernels import editing
 from suspike_kernels.cpu import lists
-from suspike_kernels.layout import Events, check_events, events_from_dense
+from suspike_kernels.layout import Events, check_events, check_lengths, events_from_dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +51,8 @@ class Spikes:
         check_events(events)
         nowhere = Events(np.zeros_like(events.ptr), np.zeros(0, np.int32), events.n_units)
         if n_steps is not None:
-            running(n_steps, events.n_steps, events.n_samples, least=0)
-            n_steps = n_steps.cpu().long()
-            end = np.take_along_axis(events.ptr, n_steps.numpy()[:, None], 1)[:, 0]
-            late = np.flatnonzero(end < events.ptr[:, -1])
-            if len(late):
-                got = f"{events.ptr[late[0], -1] - end[late[0]]} behind it in sample {late[0]}"
-                fail("events", "before the end of their sample, `n_steps`", got)
+            require_whole("n_steps", n_steps, events.n_samples, 0, events.n_steps, f"T = {events.n_steps}")
+            n_steps = torch.from_numpy(check_lengths(n_steps.cpu().numpy(), events))
         return Spikes(events, nowhere, torch.zeros(0), n_steps=n_steps)
 
     @staticmethod
@@ -96,7 +91,8 @@ class Spikes:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Spikes:
         """Return `self` for the CPU, where lists live; batches pass through here on their way to a model."""
         if torch.device(device).type != "cpu":
-            fail("device", "cpu for Spikes", str(device), "Pass spikes.dense().to(device).")
+            cure = "Pass spikes.dense().to(device), and n_steps=spikes.n_steps."
+            fail("device", "cpu for Spikes", str(device), cure)
         return self
 
     def dense(self) -> Tensor:
@@ -122,7 +118,7 @@ class Spikes:
             fail("other", f"of scale {self.scale:g}", f"{other.scale:g}", cure)
         mine, theirs = (None if x.n_steps is None else x.n_steps.tolist() for x in (self, other))
         if mine != theirs:
-            fail("other", f"of the same lengths n_steps = {mine}", f"{theirs}")
+            fail("other", "of the same lengths `n_steps`", "others")
         active, order = editing.merge(self.active, other.active)
         values = torch.cat([self.values, other.values])[torch.from_numpy(order)]
         return Spikes(editing.merge(self.events, other.events)[0], active, values, self.scale, self.n_steps)

@@ -20,7 +20,7 @@ from suspike._files import make_folder, write_atomic
 from suspike._validate import fail, import_extra
 from suspike.inspect import record
 from suspike.loader import Loader
-from suspike.losses import mean_over_time
+from suspike.losses import mean_over_time, open_share
 from suspike.nn import GateTable, Layer, gate_parameters
 from suspike.spikes import Spikes
 
@@ -46,7 +46,7 @@ def evaluate(net: nn.Module, data: Loader) -> Evaluation:
     labels, found, loss = [], [], 0.0
     with torch.no_grad():
         for spikes, label in data:
-            score = mean_over_time(net(spikes)[0], spikes.n_steps)
+            score = mean_over_time(net(spikes)[0], _lengths(spikes))
             loss += float(functional.cross_entropy(score, label, reduction="sum"))
             labels.append(label.numpy())
             found.append(score.argmax(1).numpy())
@@ -63,9 +63,9 @@ def open_fraction(net: nn.Module, spikes: Spikes | Tensor) -> float:
         net(spikes)
     for name, layer in net.named_modules():
         if isinstance(layer, Layer) and layer.neuron.fires:
-            gate = rec[name].gate
-            opened = gate.open if isinstance(gate, GateTable) else gate.share if gate is not None else torch.ones(1)
-            shares.append(float(opened.mean()))
+            call = rec[name]
+            gate = call.gate.open if isinstance(call.gate, GateTable) else call.gate
+            shares.append(1.0 if gate is None else float(open_share(gate, call.n_steps)))
             sizes.append(layer.n_out)
     return float(np.average(shares, weights=sizes)) if shares else 1.0
 
@@ -127,7 +127,7 @@ def fit(
 
         def training_step(self, batch: tuple[Spikes, Tensor], _: int) -> Tensor:
             spikes, labels = batch
-            loss = functional.cross_entropy(mean_over_time(net(spikes)[0], spikes.n_steps), labels)
+            loss = functional.cross_entropy(mean_over_time(net(spikes)[0], _lengths(spikes)), labels)
             self.losses.append(loss.detach() * len(labels))
             return loss
 
@@ -183,6 +183,10 @@ def fit(
     torch.save(net.state_dict(), weights)
     write_atomic(folder / "weights.pt", weights.getvalue())
     return learner.history
+
+
+def _lengths(x: Spikes | Tensor) -> Tensor | None:
+    return x.n_steps if isinstance(x, Spikes) else None
 
 
 def _require_same_run(checkpoint: Path, net: nn.Module, settings: Mapping[str, float]) -> None:

@@ -33,7 +33,8 @@ class Counts(NamedTuple):
     updates_done, updates_skipped : int
         Neuron-steps with an open and with a closed gate.
     gate_evaluations : int
-        Gate values computed: N x T for a rhythm (a function of time, shared by the batch), 0 without a gate.
+        Gate values computed: N for each step of the longest sample for a rhythm (a function of time, shared by the
+        batch), 0 without a gate.
     spikes : int
         Spikes fired (0 for a readout).
     """

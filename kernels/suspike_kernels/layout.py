@@ -166,6 +166,34 @@ def check_events(events: Events, name: str = "events") -> Events:
     return events
 
 
+def check_lengths(n_steps: IntArray, events: Events, name: str = "n_steps") -> NDArray[np.int64]:
+    """Return true lengths as contiguous int64 [B]: of each sample, from 0 to T, with no event behind its end.
+
+    Raises
+    ------
+    ValueError
+        Naming the rule, the sample and the value found.
+    """
+    if n_steps.dtype.kind not in "iu" or n_steps.shape != (events.n_samples,):
+        raise ValueError(
+            f"`{name}` must be whole numbers of shape [{events.n_samples}], got {n_steps.dtype} of shape "
+            f"{list(n_steps.shape)}."
+        )
+    bad = np.flatnonzero((n_steps < 0) | (n_steps > events.n_steps))
+    if len(bad):
+        raise ValueError(f"`{name}` must be from 0 to T = {events.n_steps}, got {n_steps[bad[0]]} at sample {bad[0]}.")
+    lengths = np.array(n_steps, np.int64)  # a copy: kernels trust it later too
+    end = np.take_along_axis(events.ptr, lengths[:, None], 1)[:, 0]
+    late = np.flatnonzero(end < events.ptr[:, -1])
+    if len(late):
+        b = int(late[0])
+        raise ValueError(
+            f"`events` must be before the end of their sample, `{name}`, got {events.ptr[b, -1] - end[b]} behind it in "
+            f"sample {b}. Cut them off, or let the sample last longer."
+        )
+    return lengths
+
+
 FULL = np.zeros(0, np.int64)
 """The geometry of a fully connected layer."""
 

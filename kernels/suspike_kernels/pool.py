@@ -10,25 +10,35 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: a forked child inherits no threads
 
 
-def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int) -> list[T]:
-    """Call ``work(low, high)`` on consecutive ranges of samples, one a thread, and return the results in order.
+def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int, *, ranges_each: int = 1) -> list[T]:
+    """Call ``work(low, high)`` on consecutive ranges of samples and return the results in order.
 
-    The ranges depend on `n_samples` and `n_threads` alone, so sums over them are reproducible. Without samples, `work`
-    is called once with ``(0, 0)``.
+    There are `ranges_each` for each of several threads, and whoever is done takes the next: samples differ in length,
+    and cores in speed. The ranges depend on the three numbers alone, so sums over them are reproducible. Without
+    samples, `work` is called once with ``(0, 0)``.
     """
     n_threads = max(1, min(n_threads, n_samples))
-    cuts = [n_samples * i // n_threads for i in range(n_threads + 1)]
+    n_ranges = 1 if n_threads == 1 else min(n_threads * ranges_each, n_samples)
+    cuts = [n_samples * i // n_ranges for i in range(n_ranges + 1)]
     ranges = list(pairwise(cuts))
     if n_threads == 1:
         return [work(low, high) for low, high in ranges]
     pool = _pools.get(os.getpid())
     if pool is None:  # a thread starts when none is idle, so a pool has no more than were ever wanted at once
         pool = _pools.setdefault(os.getpid(), ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="suspike"))
-    return list(pool.map(lambda r: work(*r), ranges))
+    left, results = iter(range(n_ranges)), cast(list[T], [None] * n_ranges)
+
+    def take(_: int) -> None:
+        for i in left:  # an iterator of a range hands out each number once, whoever asks
+            results[i] = work(*ranges[i])
+
+    for _ in pool.map(take, range(n_threads)):  # what a thread raised is raised here
+        pass
+    return results

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from suspike._lengths import require_whole
 from suspike.nn.gates import DataGate, DriveGate, InputGate
 from suspike.nn.neuron import Neuron
 from suspike.nn.rhythms import TableGate
@@ -131,6 +132,8 @@ def run_layer(
     )  # fmt: skip
     tracked = torch.is_grad_enabled() and any(p.requires_grad for p in tensors)
     surrogate, trace = rule["surrogate"] if tracked else NO_SURROGATE, not neuron.fires
+    if x.n_steps is not None:
+        require_whole("n_steps", x.n_steps, n_samples, 0, n_steps, f"T = {n_steps}")
     plan = _Plan(
         x.events, x.active, near, data, rule["kind"], rule["reset"], rule["attached"], surrogate, trace, geometry,
         ALL_STEPS if x.n_steps is None else x.n_steps.numpy(),
@@ -152,7 +155,7 @@ def _scaled(weight: Tensor, x: Spikes) -> Tensor:
 
 
 def product(x: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``x @ weight + bias`` [T, B, N]: a readout that remembers nothing."""
+    """Return ``x @ weight + bias`` [T, B, N]: a readout that remembers nothing. Behind a sample's end it stays."""
     n = weight.shape[1]
     none = weight.new_zeros(0)
     tensors = _Tensors(
@@ -160,7 +163,9 @@ def product(x: Spikes, weight: Tensor, bias: Tensor) -> Tensor:
         weight.new_full((n,), torch.inf), none, none, none, none.reshape(0, 0, 0), none.reshape(0, 0), none,
         weight.new_zeros(1, x.shape[1], n), weight.new_zeros(x.shape[1], n), none, none,
     )  # fmt: skip
-    plan = _Plan(x.events, x.active, np.zeros((0, 0, 0), np.uint8), 0, 0, 2, False, NO_SURROGATE, True)
+    n_steps = ALL_STEPS if x.n_steps is None else x.n_steps.numpy()
+    near = np.zeros((0, 0, 0), np.uint8)
+    plan = _Plan(x.events, x.active, near, 0, 0, 2, False, NO_SURROGATE, True, n_steps=n_steps)
     out: Tensor = _RunLayer.apply(*tensors, plan)[3]  # type: ignore[no-untyped-call]
     return out
 

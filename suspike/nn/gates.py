@@ -83,10 +83,13 @@ class GateUse(NamedTuple):
         ``clip((a / scale + 1) / 2, 0, 1)``, which also reaches a gate that is far from opening.
     open_at : int64 Tensor [B, T], on the CPU
         How many neurons were open at each step.
+    n_steps : int64 Tensor [B] or None
+        True length of each sample; None where all last T steps.
     """
 
     share: Tensor
     open_at: Tensor
+    n_steps: Tensor | None
 
 
 def ramp(activation: Tensor, scale: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ class DataGate(Gate):
             share = share / max(open_at.shape[1], 1)
         else:
             share = share / n_steps.to(share.device).clamp_min(1)[:, None]
-        return GateUse(self.spread(share), open_at)
+        return GateUse(self.spread(share), open_at, n_steps)
 
     def forward(self, use: GateUse) -> GateUse:
         """Pass on what the gate did in a call of its layer: here a hook, or `suspike.record`, can see it."""

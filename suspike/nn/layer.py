@@ -6,9 +6,10 @@ import math
 from dataclasses import replace
 from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
-from suspike._lengths import running
+from suspike._lengths import require_whole, running
 from suspike._validate import fail
 from suspike.nn import paths
 from suspike.nn.gates import DataGate, InputGate
@@ -93,6 +94,8 @@ class Layer(nn.Module):
             fail("x", f"of shape [T, B, {self.n_in}]", f"shape {list(x.shape)}", self.shape_cure)
         state = self.neuron.started(state, x.shape[1], self.weight.dtype)
         n_steps = lengths(x, n_steps)
+        if isinstance(x, Tensor) and n_steps is not None:  # what lies behind an end, even NaN, reaches nothing
+            x = torch.where(running(n_steps, *x.shape[:2], least=0), x, torch.zeros((), dtype=x.dtype, device=x.device))
         lists, (chosen, x) = isinstance(x, Spikes), self._choose(x)
         if isinstance(x, Spikes) and chosen == "event":
             out, state = self.run_events(replace(x, n_steps=n_steps), state)
@@ -114,7 +117,12 @@ class Layer(nn.Module):
         forced, why_not = paths.forced(), self._no_kernel()
         if isinstance(x, Spikes):
             if why_not or forced == "torch":
-                fail("x", f"a dense tensor: {why_not or 'the torch path is forced'}", "Spikes", "Pass spikes.dense().")
+                fail(
+                    "x",
+                    f"a dense tensor: {why_not or 'the torch path is forced'}",
+                    "Spikes",
+                    "Pass spikes.dense() and n_steps=spikes.n_steps.",
+                )
             density = len(x.events.idx) / max(math.prod(x.shape), 1)
             chosen = forced or ("event" if density <= self.crossover else "fused")
             if not forced:
@@ -159,6 +167,7 @@ def lengths(x: Spikes | Tensor, n_steps: Tensor | None) -> Tensor | None:
             fail("n_steps", "left out beside Spikes, which hold their own", "lengths", "Spikes.from_events takes them.")
         return x.n_steps
     if n_steps is not None:
-        running(n_steps, *x.shape[:2], least=0)
-        n_steps = n_steps.to(x.device).long()
+        require_whole("n_steps", n_steps, x.shape[1], 0, x.shape[0], f"T = {x.shape[0]}")
+        # a copy: a caller may fill a buffer anew before the backward pass
+        n_steps = n_steps.to(x.device, torch.int64, copy=True, memory_format=torch.contiguous_format)
     return n_steps

@@ -94,6 +94,11 @@ def call(module: nn.Module, x: Any, state: Any, n_steps: Tensor | None = None) -
     parameters = inspect.signature(module.forward).parameters
     if [p.kind for p in parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD]:
         return module(x), None
-    takes = "n_steps" in parameters and not isinstance(x, Spikes)
-    out, after = module(x, state, n_steps=n_steps) if takes else module(x, state)
+    if n_steps is None or isinstance(x, Spikes):
+        out, after = module(x, state)
+        return out, after
+    if "n_steps" not in parameters and all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        cure = "Give its forward n_steps=, or pass Spikes."
+        fail("n_steps", "taken by every module that keeps a state", f"a {type(module).__name__} without", cure)
+    out, after = module(x, state, n_steps=n_steps)
     return out, after

@@ -122,7 +122,10 @@ class Neuron(nn.Module):
         """
         shape, cur = self._checked(cur)
         state = self.started(state, shape[1])
-        lasts = None if n_steps is None else running(n_steps.to(cur.device), *shape[:2], least=0)
+        lasts = None
+        if n_steps is not None:  # what lies behind an end, even NaN, reaches nothing
+            lasts = running(n_steps, *shape[:2], least=0).to(cur.device)
+            cur = torch.where(lasts, cur, torch.zeros((), dtype=cur.dtype, device=cur.device))
         if self._fuses(cur, recurrent, lasts):
             out, state = self._scan(cur, state, lasts)
         else:

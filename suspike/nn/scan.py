@@ -130,7 +130,7 @@ def scan(
     table = none.reshape(0, 0, 0) if table is None else table
     given = _Given._make(x.to(cur.dtype) for x in (cur, state, *parameters, table, *gate))
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    bits = no_bits if near is None or not given.table.requires_grad else near.to(torch.uint8)
+    bits = no_bits if near is None or not given.table.requires_grad else near.to(cur.device, torch.uint8)
     plan = _Plan(bits, kind, reset, attached, surrogate, spikes, trace, keep)
     return Scanned(*_Scan.apply(*given, plan))  # type: ignore[no-untyped-call]
 

@@ -98,13 +98,16 @@ def _call_order(net: nn.Module, spikes: Spikes) -> list[Layer]:
 
 def _input_of(net: nn.Module, spikes: Spikes, layer: Layer) -> Spikes:
     """Return what a layer hears in its first call."""
-    heard: list[Any] = []
-    hook = layer.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    heard: list[tuple[Any, Any]] = []
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: heard.append((args[0], kwargs.get("n_steps"))), with_kwargs=True
+    )
     try:
         net(spikes)
     finally:
         hook.remove()
-    return heard[0] if isinstance(heard[0], Spikes) else Spikes.from_dense(heard[0])
+    x, n_steps = heard[0]
+    return x if isinstance(x, Spikes) else Spikes.from_dense(x, n_steps)
 
 
 def _fit(layer: Layer, x: Spikes, rate: float) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -141,16 +142,33 @@ for kernels in ((steps.advance, steps.adapt), (gradients.by_gate,)):
 def test_over_samples_covers_every_sample_once_and_in_order() -> None:
     for n_samples in (0, 1, 2, 5, 16):
         for n_threads in (1, 2, 3, 16, 40):
-            ranges = pool.over_samples(lambda low, high: (low, high), n_samples, n_threads)
-            assert len(ranges) <= max(1, min(n_threads, n_samples))
+            each = 1 + n_samples % 3
+            ranges = pool.over_samples(lambda low, high: (low, high), n_samples, n_threads, ranges_each=each)
+            assert len(ranges) == max(1, min(n_threads * each if n_threads > 1 else 1, n_samples))
             assert [i for low, high in ranges for i in range(low, high)] == list(range(n_samples))
+
+
+def test_over_samples_keeps_to_its_threads() -> None:
+    at_work, most, lock = 0, 0, threading.Lock()
+
+    def work(low: int, high: int) -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.01)
+        with lock:
+            at_work -= 1
+
+    pool.over_samples(work, 40, 2, ranges_each=4)
+    assert most == 2
 
 
 def test_over_samples_hands_on_an_error() -> None:
     def work(low: int, high: int) -> None:
         raise RuntimeError(f"sample {low}")
 
-    with pytest.raises(RuntimeError, match="sample 0"):
+    with pytest.raises(RuntimeError, match=r"sample [02]"):
         pool.over_samples(work, 4, 2)
 
 

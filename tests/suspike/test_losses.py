@@ -375,7 +375,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "length below 0": (
         lambda: losses.update_budget(COUNTS, 0.5, n_steps=torch.tensor([1, 2, 3, -1])),
-        "`n_steps` must be from 1 to T = 3, got -1 at sample 3.",
+        "`n_steps` must be from 0 to T = 3, got -1 at sample 3.",
     ),
     "lengths of another batch": (
         lambda: losses.mean_over_time(OUT, torch.tensor([1, 2, 3])),
@@ -448,7 +448,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "a whole gate": (
         lambda: losses.update_budget(su.nn.RhythmGate(4, open=0.5)(3), 0.5),
         "`opened` must be floats of shape [T, N], none of them 0, got torch.bool of shape [3, 4]. "
-        "Pass `gate.share(n_steps)`.",
+        "Pass `gate.share(T)`.",
     ),
 }  # fmt: skip
 

@@ -40,9 +40,9 @@ def backward(
     """Return the gradients of a layer: see `reference.backward`.
 
     Without `want_weights` those of `weight` and `recurrent` stay 0, without `want_neurons` those of `beta`, `decay`,
-    `a` and `b`, without `want_threshold` that of `threshold`; what is not wanted costs nothing. Each thread sums the
-    gradients of its samples; the sums are then added in the threads' order, so a result is reproducible for a given
-    `n_threads`.
+    `a` and `b`, without `want_threshold` that of `threshold`; what is not wanted costs nothing. Threads sum the
+    gradients over ranges of samples (see `pool`); the sums are then added in the ranges' order, so a result is
+    reproducible for a given `n_threads`.
     """
     total = empty_grads(layer, sources)
     layer = rows.weights_in_lines(layer)
@@ -61,7 +61,7 @@ def backward(
         )  # fmt: skip
         return part
 
-    _, *others = over_samples(work, layer.events.n_samples, n_threads)
+    _, *others = over_samples(work, layer.events.n_samples, n_threads, ranges_each=2)
     for part in others:
         for name in total._fields:
             if name not in mine:

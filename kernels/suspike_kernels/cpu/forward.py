@@ -36,6 +36,7 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
         ),
         n_samples,
         n_threads,
+        ranges_each=4,
     )
     s_idx, a_idx, value, distance = (np.concatenate(p) if len(parts) > 1 else p[0] for p in zip(*parts, strict=True))
     spikes, active = Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n)
