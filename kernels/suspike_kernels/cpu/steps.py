@@ -88,22 +88,13 @@ def append(flags: Any, idx: Any, used: int, low: int, high: int) -> int:
 def append_with(flags: Any, x: Any, idx: Any, out: Any, used: int, low: int, high: int) -> int:
     """Append as `append` does, and the flagged units' entries of `x` [N] to `out`."""
     k = low
-    while k + 64 <= high:
-        if COMPRESSES:
-            used = keep(flags, x, k, idx, out, used)
-        else:
-            word = flag_word(flags, k)
-            while word:
-                idx[used] = k + lowest_bit(word)
-                out[used] = x[idx[used]]
-                used += 1
-                word &= word - np.uint64(1)
+    while COMPRESSES and k + 64 <= high:
+        used = keep(flags, x, k, idx, out, used)
         k += 64
-    while k < high:
-        idx[used], out[used] = k, x[k]
-        used += int(flags[k])
-        k += 1
-    return used
+    end = append(flags, idx, used, k, high)
+    for e in range(used, end):
+        out[e] = x[idx[e]]
+    return end
 
 
 @kernel(allocates=False)
