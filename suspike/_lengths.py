@@ -20,6 +20,11 @@ def running(n_steps: Tensor, n_time: int, n_samples: int, *, least: int = 1) -> 
     return torch.arange(n_time, device=n_steps.device)[:, None, None] < n_steps[:, None]
 
 
+def unpadded(x: Tensor, n_steps: Tensor | None, fill: float = 0.0, *, least: int = 1) -> Tensor:
+    """Return x [T, B, N] with `fill` for padding; a choice, not a product: NaN stays out and gets no gradient."""
+    return x if n_steps is None else x.masked_fill(~running(n_steps, *x.shape[:2], least=least).to(x.device), fill)
+
+
 def require_whole(name: str, x: Tensor, size: int, low: int, high: int, high_name: str) -> None:
     """Refuse all but a vector of `size` whole numbers from `low` to `high`."""
     if not isinstance(x, Tensor):

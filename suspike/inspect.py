@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suspike._lengths import running
+from suspike._lengths import unpadded
 from suspike._summary import DEAD_SHARE as DEAD_SHARE
 from suspike._summary import SATURATED_RATE as SATURATED_RATE
 from suspike._summary import Row as Row
@@ -216,10 +216,8 @@ def _events(x: Spikes | Tensor, n_steps: Tensor | None = None) -> Events | None:
     """Return the events of a spike train, None for a tensor that holds anything but whole counts."""
     if isinstance(x, Spikes):
         return x.events
-    if n_steps is not None:
-        x = torch.where(running(n_steps, *x.shape[:2], least=0), x, 0)
     try:
-        return events_from_dense(x.detach().cpu().double().numpy())
+        return events_from_dense(unpadded(x.detach(), n_steps, least=0).cpu().double().numpy())
     except ValueError:
         return None
 

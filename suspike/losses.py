@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from suspike._lengths import require_whole, running
+from suspike._lengths import require_whole, running, unpadded
 from suspike._validate import fail
 from suspike.nn.gates import GateUse
 from suspike.spikes import Spikes
@@ -43,7 +43,7 @@ def mean_over_time(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
     _require_floats("out", out, "T", "B", "N")
     if n_steps is None:
         return out.mean(0)
-    return _unpadded(out, n_steps, 0.0).sum(0) / n_steps.to(out.device)[:, None]
+    return unpadded(out, n_steps, 0.0).sum(0) / n_steps.to(out.device)[:, None]
 
 
 def max_over_time(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
@@ -52,7 +52,7 @@ def max_over_time(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
     Parameters and errors are those of `mean_over_time`.
     """
     _require_floats("out", out, "T", "B", "N")
-    return _unpadded(out, n_steps, -math.inf).amax(0)
+    return unpadded(out, n_steps, -math.inf).amax(0)
 
 
 def last_step(out: Tensor, n_steps: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ def first_spike_times(spikes: Spikes | Tensor, n_steps: Tensor | None = None) ->
     cut = _cut(spikes, n_steps)
     n_time, n_samples, n_units = cut.shape
     if isinstance(cut, Tensor):
-        return _unpadded((1 - cut.clamp(max=1)).cumprod(0), n_steps, 0.0).sum(0)
+        return unpadded((1 - cut.clamp(max=1)).cumprod(0), n_steps, 0.0).sum(0)
     end = np.full(n_samples, n_time) if n_steps is None else n_steps.cpu().long().numpy()
     sample, step, _ = cut.events.places()
     unit, ends = sample * n_units + cut.events.idx, []
@@ -249,7 +249,7 @@ def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
     if isinstance(spikes, Tensor):
         spikes = spikes if spikes.is_floating_point() else spikes.to(torch.get_default_dtype())
         _require_floats("spikes", spikes, "T", "B", "N")
-        return _unpadded(spikes, n_steps, 0.0)
+        return unpadded(spikes, n_steps, 0.0)
     if 0 in spikes.shape:
         fail("spikes", "of shape [T, B, N], none of them 0", f"shape {list(spikes.shape)}")
     if n_steps is None or spikes.n_steps is not None:  # no layer and no reader puts anything behind an end
@@ -259,11 +259,6 @@ def _cut(spikes: Spikes | Tensor, n_steps: Tensor | None) -> Spikes | Tensor:
     kept = [lasts[e.places()[:2]] for e in both]
     cut = [Events(offsets(e.per_step() * lasts), e.idx[k], e.n_units) for e, k in zip(both, kept, strict=True)]
     return Spikes(cut[0], cut[1], spikes.values[torch.from_numpy(kept[1])], spikes.scale)
-
-
-def _unpadded(x: Tensor, n_steps: Tensor | None, fill: float) -> Tensor:
-    """Return x [T, B, N] with `fill` for padding; a choice, not a product: NaN stays out and gets no gradient."""
-    return x if n_steps is None else torch.where(running(n_steps, *x.shape[:2]).to(x.device), x, fill)
 
 
 def _require_scores(name: str, scores: Tensor, labels: Tensor) -> None:

@@ -22,6 +22,7 @@ from suspike.inspect import record
 from suspike.loader import Loader
 from suspike.losses import mean_over_time, open_share
 from suspike.nn import GateTable, Layer, gate_parameters
+from suspike.nn.layer import lengths
 from suspike.spikes import Spikes
 
 Epoch = dict[str, float]
@@ -46,7 +47,7 @@ def evaluate(net: nn.Module, data: Loader) -> Evaluation:
     labels, found, loss = [], [], 0.0
     with torch.no_grad():
         for spikes, label in data:
-            score = mean_over_time(net(spikes)[0], _lengths(spikes))
+            score = mean_over_time(net(spikes)[0], lengths(spikes))
             loss += float(functional.cross_entropy(score, label, reduction="sum"))
             labels.append(label.numpy())
             found.append(score.argmax(1).numpy())
@@ -127,7 +128,7 @@ def fit(
 
         def training_step(self, batch: tuple[Spikes, Tensor], _: int) -> Tensor:
             spikes, labels = batch
-            loss = functional.cross_entropy(mean_over_time(net(spikes)[0], _lengths(spikes)), labels)
+            loss = functional.cross_entropy(mean_over_time(net(spikes)[0], lengths(spikes)), labels)
             self.losses.append(loss.detach() * len(labels))
             return loss
 
@@ -183,10 +184,6 @@ def fit(
     torch.save(net.state_dict(), weights)
     write_atomic(folder / "weights.pt", weights.getvalue())
     return learner.history
-
-
-def _lengths(x: Spikes | Tensor) -> Tensor | None:
-    return x.n_steps if isinstance(x, Spikes) else None
 
 
 def _require_same_run(checkpoint: Path, net: nn.Module, settings: Mapping[str, float]) -> None:

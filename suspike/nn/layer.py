@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from suspike._lengths import require_whole, running
+from suspike._lengths import require_whole, unpadded
 from suspike._validate import fail
 from suspike.nn import paths
 from suspike.nn.gates import DataGate, InputGate
@@ -94,8 +94,8 @@ class Layer(nn.Module):
             fail("x", f"of shape [T, B, {self.n_in}]", f"shape {list(x.shape)}", self.shape_cure)
         state = self.neuron.started(state, x.shape[1], self.weight.dtype)
         n_steps = lengths(x, n_steps)
-        if isinstance(x, Tensor) and n_steps is not None:  # what lies behind an end, even NaN, reaches nothing
-            x = torch.where(running(n_steps, *x.shape[:2], least=0), x, torch.zeros((), dtype=x.dtype, device=x.device))
+        if isinstance(x, Tensor):
+            x = unpadded(x, n_steps, least=0)
         lists, (chosen, x) = isinstance(x, Spikes), self._choose(x)
         if isinstance(x, Spikes) and chosen == "event":
             out, state = self.run_events(replace(x, n_steps=n_steps), state)
@@ -160,7 +160,7 @@ class Layer(nn.Module):
         return f"of the layer's weights, {where}" if where else ""
 
 
-def lengths(x: Spikes | Tensor, n_steps: Tensor | None) -> Tensor | None:
+def lengths(x: Spikes | Tensor, n_steps: Tensor | None = None) -> Tensor | None:
     """Return the true lengths of an input's samples, int64 on the CPU for lists; None where all are of one length."""
     if isinstance(x, Spikes):
         if n_steps is not None:

@@ -125,7 +125,7 @@ class Neuron(nn.Module):
         lasts = None
         if n_steps is not None:  # what lies behind an end, even NaN, reaches nothing
             lasts = running(n_steps, *shape[:2], least=0).to(cur.device)
-            cur = torch.where(lasts, cur, torch.zeros((), dtype=cur.dtype, device=cur.device))
+            cur = cur.masked_fill(~lasts, 0)
         if self._fuses(cur, recurrent, lasts):
             out, state = self._scan(cur, state, lasts)
         else:
