@@ -15,6 +15,7 @@ from suspike._validate import fail
 from suspike_kernels import editing
 from suspike_kernels.cpu import lists
 from suspike_kernels.layout import Events, check_events, check_lengths, events_from_dense
+from suspike_kernels.pool import over_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +142,16 @@ class _ListsToArray(torch.autograd.Function):
     ) -> Tensor:
         ctx.active, ctx.at, ctx.n_values = active, at, len(values)
         out = torch.zeros(shape, dtype=values.dtype)
-        add(events.ptr, events.idx, out.numpy())
+        ctx.n_threads, array = torch.get_num_threads(), out.numpy()
+        over_samples(
+            lambda low, high: add(events.ptr, events.idx, array, low, high), events.n_samples, ctx.n_threads
+        )  # fmt: skip
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         by_value = torch.empty(ctx.n_values, dtype=grads[0].dtype)
-        ctx.at(ctx.active.ptr, ctx.active.idx, grads[0].contiguous().numpy(), by_value.numpy())
+        ptr, idx, array, out = ctx.active.ptr, ctx.active.idx, grads[0].contiguous().numpy(), by_value.numpy()
+        over_samples(lambda low, high: ctx.at(ptr, idx, array, out, low, high), len(ptr), ctx.n_threads)
         return by_value, None, None, None, None, None

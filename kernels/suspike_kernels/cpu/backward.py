@@ -12,10 +12,10 @@ import numpy as np
 
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, gradients, rows, steps
-from suspike_kernels.cpu.flags import AHEAD
+from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
-from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch
+from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch, spread_width
 from suspike_kernels.cpu.steps import columns
 from suspike_kernels.layout import Events
 from suspike_kernels.pool import over_samples
@@ -79,7 +79,7 @@ class _Room(NamedTuple):
 
     Attributes
     ----------
-    later : float [T + 1, N]
+    later : float [T + 1, N or a little more]
         Gradient by the current of each step; 0 where nothing is open, and in the row after the last.
     later_a : float [T + 1, G]
         Gradient by the activation of gates.
@@ -119,7 +119,7 @@ def _room(layer: Layer, run: Run, shared: gating.Segments, low: int, high: int, 
     longest = max(
         (int(e.ptr[b, -1] - e.ptr[b, 0]) for e in (layer.events, run.spikes) for b in range(low, high)), default=0
     )
-    later = scratch(n_steps + 1, n, layer.state)
+    later = scratch(n_steps + 1, spread_width(n, dtype.itemsize), layer.state)
     later[:] = 0
     flags = np.ones((3, n), np.uint8)
     flags[1:] = 0
@@ -153,10 +153,7 @@ def _replay(
     first_seg, last_seg = 0, 1
     for k in range(n):
         v[k], x[k] = layer.state[0, b, k], layer.state[layer.state.shape[0] - 1, b, k]
-        fired[k] = spk[k] > 0
-    last, first, end = before, 0, steps.append(fired, before, 0, 0, n)
-    for k in range(n):
-        fired[k] = 0
+    last, first, end = before, 0, steps.append_above(spk, before, 0, 0, n)
     for t in range(n_steps):
         if gate.kind == 2:
             gating.activate(gate, b, t, last, first, end, activations[t])
@@ -296,7 +293,9 @@ def _backward(
                     gradients.by_gate(kind, beta, decay, dv, dx, v, x, currents[t], d_gate, left, right)
                 if want_neurons:
                     gradients.by_leaks(kind, by.beta, by.decay, dv, dx, v, x, currents[t], is_open, left, right)
-                gradients.through_update(kind, beta, decay, dv, dx, later, t, is_open, by.bias, left, right)
+                gradients.through_update(
+                    kind, gate.kind > 0, beta, decay, dv, dx, cur, is_open, by.bias, left, right
+                )  # fmt: skip
             if gate.kind == 1 and near:
                 row = by.gate[b if by.gate.shape[0] > 1 else 0, t]
                 for s in range(first_seg, last_seg):

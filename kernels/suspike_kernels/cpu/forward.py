@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, rows, steps
-from suspike_kernels.cpu.flags import AHEAD
+from suspike_kernels.cpu import gating, memory, rows, steps
+from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, n_gates, offsets
@@ -38,9 +38,23 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
         n_threads,
         ranges_each=4,
     )
-    s_idx, a_idx, value, distance = (np.concatenate(p) if len(parts) > 1 else p[0] for p in zip(*parts, strict=True))
+    s_idx, a_idx, value, distance = parts[0] if len(parts) == 1 else _joined(parts, n_threads)
     spikes, active = Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n)
     return Run(spikes, active, value, distance, state, spk, out, n_open, ramp, open_at)
+
+
+def _joined(parts: list[tuple[Any, ...]], n_threads: int) -> list[Any]:
+    """Return the lists of all ranges of samples one behind the other: `np.concatenate`, by all threads."""
+    starts = [np.cumsum([0, *(len(part[i]) for part in parts)]) for i in range(len(parts[0]))]
+    whole = [memory.empty((ends[-1],), x.dtype) for ends, x in zip(starts, parts[0], strict=True)]
+
+    def copy(low: int, high: int) -> None:
+        for j in range(low, high):
+            for to, begins, x in zip(whole, starts, parts[j], strict=True):
+                to[begins[j] : begins[j + 1]] = x
+
+    over_samples(copy, len(parts), n_threads)
+    return whole
 
 
 @kernel()
@@ -63,7 +77,8 @@ def _forward(
     n_steps, n, dtype = n_spk.shape[1], spk.shape[1], state.dtype
     s_idx, a_idx = np.empty(0, np.int32), np.empty(0, np.int32)
     value, distance = np.empty(0, dtype), np.empty(0, dtype)
-    vectors, flags = scratch(2, n, state), np.ones((4, n), np.uint8)
+    vectors, flags = scratch(2, n, state), np.zeros((3, n), np.uint8)
+    flags[0] = 1
     activation, before = np.empty(n_open.shape[1], dtype), np.empty(n + AHEAD, np.int32)
     edges = np.zeros((2, n // 32 + 1), np.int32)
     edges[1] = n
@@ -78,8 +93,8 @@ def _forward(
             value, distance = _room(value, n_a, most, share), _room(distance, n_a, most, share)
         n_s, n_a = _run_sample(
             b, layer, shared, state, spk, width, n_spk, n_act, out, n_open, ramp, open_at, s_idx, a_idx, value,
-            distance, n_s, n_a, vectors[0], vectors[1], activation, before, flags[0], flags[1], flags[2], flags[3],
-            seg_low, seg_high,
+            distance, n_s, n_a, vectors[0], vectors[1], activation, before, flags[0], flags[1], flags[2], seg_low,
+            seg_high,
         )  # fmt: skip
     return s_idx[:n_s], a_idx[:n_a], value[:n_a], distance[:n_a]
 
@@ -102,8 +117,7 @@ def _room(array: Any, used: int, wanted: int, share: float) -> Any:
 def _run_sample(
     b: int, layer: Any, shared: Any, state: Any, spk: Any, width: Any, n_spk: Any, n_act: Any, out: Any, n_open: Any,
     ramp: Any, open_at: Any, s_idx: Any, a_idx: Any, value: Any, distance: Any, n_s: int, n_a: int, cur: Any,
-    apart: Any, activation: Any, before: Any, fired: Any, active: Any, is_open: Any, is_near: Any,
-    seg_low: Any, seg_high: Any,
+    apart: Any, activation: Any, before: Any, is_open: Any, is_near: Any, fired: Any, seg_low: Any, seg_high: Any,
 ) -> Any:  # fmt: skip
     """Run sample b, append to the lists, and return how many entries the two have then."""
     gate, given, events, synapses = layer.gate, layer.current, layer.events, layer.synapses
@@ -111,9 +125,7 @@ def _run_sample(
     n_steps, n, dtype = steps.n_steps_of(layer, b), spk.shape[1], state.dtype
     one, zero = dtype.type(1), dtype.type(0)
     v, x = state[0, b], state[state.shape[0] - 1, b]
-    for k in range(n):
-        fired[k] = spk[b, k] > zero
-    last, first, end = before, 0, steps.append(fired, before, 0, 0, n)
+    last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)
     first_seg, last_seg, start_a = 0, 1, n_a
     for t in range(n_steps):
         if gate.kind == 2:
@@ -134,16 +146,23 @@ def _run_sample(
         last, first, first_a = s_idx, n_s, n_a
         for s in range(first_seg, last_seg):
             left, right = seg_low[s], seg_high[s]
-            steps.advance(kind, beta, decay, v, x, cur, is_open, left, right)
-            steps.flag(v, threshold, width, is_open, fired, active, apart, left, right)
+            if kind == 0 and gate.kind == 0:
+                steps.advance_all(beta, threshold, v, cur, apart, left, right)
+            else:
+                steps.advance(kind, beta, decay, v, x, cur, is_open, left, right)
+                steps.compare(v, threshold, is_open, gate.kind > 0, apart, left, right)
             if width > zero:
-                n_a = steps.append_with(active, apart, a_idx, distance, n_a, left, right)
-            n_s = steps.append(fired, s_idx, n_s, left, right)
+                n_a = steps.append_within(apart, width, a_idx, distance, n_a, left, right)
+            n_s = steps.append_above(apart, s_idx, n_s, left, right)
         end = n_s
         steps.settle(threshold, reset, v, s_idx, first, end)
         if kind == 2:
+            for e in range(first, end):
+                fired[s_idx[e]] = 1
             for s in range(first_seg, last_seg):
                 steps.adapt(decay, a, jump, v, x, fired, is_open, seg_low[s], seg_high[s])
+            for e in range(first, end):
+                fired[s_idx[e]] = 0
         if out.shape[0]:
             for k in steps.columns(0, n):
                 out[t, b, k] = v[k]

@@ -104,26 +104,29 @@ def by_leaks(
             by_beta[k] += dv[k] * (v[k] - (cur[k] - x[k])) if is_open[k] else zero
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def through_update(
-    kind: int, beta: Any, decay: Any, dv: Any, dx: Any, later: Any, t: int, is_open: Any, by_bias: Any, low: int,
+    kind: int, gated: bool, beta: Any, decay: Any, dv: Any, dx: Any, cur: Any, is_open: Any, by_bias: Any, low: int,
     high: int,
 ) -> None:  # fmt: skip
-    """Go back through the update: row t of `later` takes the gradient by the current, `dv`, `dx` that by the state."""
+    """Go back through the update: `cur` takes the gradient by the current, `dv`, `dx` that by the state before."""
     zero = dv.dtype.type(0)
-    if kind == 0:
+    if kind == 0 and not gated:  # as below, without a mask: it costs as much as the rest
         for k in columns(low, high):
-            later[t, k] = dv[k] if is_open[k] else zero
+            cur[k], dv[k] = dv[k], beta[k] * dv[k]
+    elif kind == 0:
+        for k in columns(low, high):
+            cur[k] = dv[k] if is_open[k] else zero
             dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
     elif kind == 1:
         for k in columns(low, high):
-            later[t, k] = dv[k] + dx[k] if is_open[k] else zero
-            dx[k] = decay[k] * later[t, k] if is_open[k] else dx[k]
+            cur[k] = dv[k] + dx[k] if is_open[k] else zero
+            dx[k] = decay[k] * cur[k] if is_open[k] else dx[k]
             dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
     else:
         for k in columns(low, high):
-            later[t, k] = (np.float32(1) - beta[k]) * dv[k] if is_open[k] else zero
-            dx[k] -= later[t, k]
+            cur[k] = (np.float32(1) - beta[k]) * dv[k] if is_open[k] else zero
+            dx[k] -= cur[k]
             dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
     for k in columns(low, high):
-        by_bias[k] += later[t, k]
+        by_bias[k] += cur[k]

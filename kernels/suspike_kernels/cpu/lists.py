@@ -7,40 +7,40 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.flags import AHEAD
-from suspike_kernels.cpu.steps import append, columns
+from suspike_kernels.cpu.compress import AHEAD
+from suspike_kernels.cpu.steps import append_above, columns
 from suspike_kernels.layout import Events, FloatArray, offsets
 
 
 @kernel()
-def add_counts(ptr: Any, idx: Any, counts: Any) -> None:
-    """Add to `counts` [B, N] how often each unit stands in each sample's list."""
-    for b in range(counts.shape[0]):
+def add_counts(ptr: Any, idx: Any, counts: Any, low: int, high: int) -> None:
+    """Add to `counts` [B, N] how often each unit stands in the lists of samples low .. high - 1."""
+    for b in range(low, high):
         for e in range(ptr[b, 0], ptr[b, -1]):
             counts[b, idx[e]] += 1
 
 
 @kernel()
-def at_counts(ptr: Any, idx: Any, counts: Any, out: Any) -> None:
-    """Set `out` [E] to the entry of `counts` [B, N] that each entry of the list adds to."""
-    for b in range(counts.shape[0]):
+def at_counts(ptr: Any, idx: Any, counts: Any, out: Any, low: int, high: int) -> None:
+    """Set `out` [E], in samples low .. high - 1, to the entry of `counts` [B, N] that each entry adds to."""
+    for b in range(low, high):
         for e in range(ptr[b, 0], ptr[b, -1]):
             out[e] = counts[b, idx[e]]
 
 
 @kernel()
-def add_dense(ptr: Any, idx: Any, dense: Any) -> None:
-    """Add to `dense` [T, B, N] how often each unit stands in each step's list."""
-    for b in range(dense.shape[1]):
+def add_dense(ptr: Any, idx: Any, dense: Any, low: int, high: int) -> None:
+    """Add to `dense` [T, B, N] how often each unit stands in each step's list of samples low .. high - 1."""
+    for b in range(low, high):
         for t in range(dense.shape[0]):
             for e in range(ptr[b, t], ptr[b, t + 1]):
                 dense[t, b, idx[e]] += 1
 
 
 @kernel()
-def at_dense(ptr: Any, idx: Any, dense: Any, out: Any) -> None:
-    """Set `out` [E] to the entry of `dense` [T, B, N] that each entry of the list adds to."""
-    for b in range(dense.shape[1]):
+def at_dense(ptr: Any, idx: Any, dense: Any, out: Any, low: int, high: int) -> None:
+    """Set `out` [E], in samples low .. high - 1, to the entry of `dense` [T, B, N] that each entry adds to."""
+    for b in range(low, high):
         for t in range(dense.shape[0]):
             for e in range(ptr[b, t], ptr[b, t + 1]):
                 out[e] = dense[t, b, idx[e]]
@@ -58,7 +58,7 @@ def from_dense(counts: FloatArray, *, most: float | None = None) -> Events | Non
         return None
     ptr = offsets(per_step)
     idx = np.empty(int(per_step.sum()) + AHEAD, np.int32)
-    _fill(counts, per_step, ptr, idx, np.zeros(n, np.uint8))
+    _fill(counts, per_step, ptr, idx)
     return Events(ptr, idx[: len(idx) - AHEAD], n)
 
 
@@ -81,15 +81,13 @@ def _count(dense: Any, per_step: Any) -> bool:
 
 
 @kernel(allocates=False)
-def _fill(dense: Any, per_step: Any, ptr: Any, idx: Any, flags: Any) -> None:
+def _fill(dense: Any, per_step: Any, ptr: Any, idx: Any) -> None:
     n = dense.shape[2]
     for b in range(dense.shape[1]):
         for t in range(dense.shape[0]):
             if per_step[b, t] == 0:
                 continue
-            for k in columns(0, n):
-                flags[k] = dense[t, b, k] != 0
-            used = append(flags, idx, ptr[b, t], 0, n)
+            used = append_above(dense[t, b], idx, ptr[b, t], 0, n)
             if used - ptr[b, t] == per_step[b, t]:
                 continue
             used = ptr[b, t]

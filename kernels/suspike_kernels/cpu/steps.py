@@ -12,7 +12,7 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel, rule
-from suspike_kernels.cpu.flags import COMPRESSES, flag_word, keep, lowest_bit
+from suspike_kernels.cpu.compress import COMPRESSES, keep_above, keep_within, lowest_bit, word_above, word_within
 from suspike_kernels.cpu.patches import add_patches
 from suspike_kernels.cpu.rows import add_rows
 
@@ -50,28 +50,40 @@ def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open:
 
 
 @kernel(allocates=False, inline=True)
-def flag(
-    v: Any, threshold: Any, width: Any, is_open: Any, fired: Any, active: Any, distance: Any, low: int, high: int
-) -> None:
-    """Flag who fires and who carries a gradient; `distance` [N] from the threshold is kept for the latter."""
+def advance_all(beta: Any, threshold: Any, v: Any, cur: Any, distance: Any, low: int, high: int) -> None:
+    """Do `advance` and `compare` at once, for LIF neurons without a gate: no mask, and `v` is not read again."""
     for k in columns(low, high):
-        distance[k] = v[k] - threshold[k]
-        fired[k] = is_open[k] & rules.fires(v[k], threshold[k])
-        active[k] = is_open[k] & (abs(distance[k]) < width)
+        u = rules.leak(v[k], cur[k], beta[k])
+        v[k], distance[k] = u, u - threshold[k]
 
 
 @kernel(allocates=False, inline=True)
-def append(flags: Any, idx: Any, used: int, low: int, high: int) -> int:
-    """Append the flagged units to `idx` behind its `used` entries, and return how many there are then.
+def compare(v: Any, threshold: Any, is_open: Any, gated: bool, distance: Any, low: int, high: int) -> None:
+    """Set `distance` [N] of the membrane from the threshold; -inf where closed: no spike there, and no gradient.
 
-    `flags.AHEAD` entries behind them are scratch.
+    The difference of two unequal floats is never 0, so it is above 0 exactly where the membrane is above its threshold.
     """
+    nowhere = v.dtype.type(-np.inf)
+    for k in columns(low, high):
+        distance[k] = v[k] - threshold[k]
+    if gated:
+        for k in columns(low, high):
+            distance[k] = distance[k] if is_open[k] != 0 else nowhere
+
+
+@kernel(allocates=False, inline=True)
+def append_above(x: Any, idx: Any, used: int, low: int, high: int) -> int:
+    """Append to `idx`, behind its `used` entries, where `x` [N] is above 0, and return how many there are then.
+
+    `compress.AHEAD` entries behind them are scratch.
+    """
+    zero = x.dtype.type(0)
     k = low
     while k + 64 <= high:
         if COMPRESSES:
-            used = keep(flags, flags, k, idx, idx, used)
+            used = keep_above(x, k, idx, used)
         else:
-            word = flag_word(flags, k)
+            word = word_above(x, k)
             while word:
                 idx[used] = k + lowest_bit(word)
                 used += 1
@@ -79,30 +91,36 @@ def append(flags: Any, idx: Any, used: int, low: int, high: int) -> int:
         k += 64
     while k < high:  # no branch: the entry is written, and kept by moving on
         idx[used] = k
-        used += int(flags[k])
+        used += int(rules.fires(x[k], zero))
         k += 1
     return used
 
 
 @kernel(allocates=False, inline=True)
-def append_with(flags: Any, x: Any, idx: Any, out: Any, used: int, low: int, high: int) -> int:
-    """Append as `append` does, and the flagged units' entries of `x` [N] to `out`."""
+def append_within(x: Any, width: Any, idx: Any, out: Any, used: int, low: int, high: int) -> int:
+    """Append as `append_above` does where `x` [N] is within `width` of 0, and what stands there to `out`."""
     k = low
-    while COMPRESSES and k + 64 <= high:
-        used = keep(flags, x, k, idx, out, used)
+    while k + 64 <= high:
+        if COMPRESSES:
+            used = keep_within(x, width, k, idx, out, used)
+        else:
+            word = word_within(x, width, k)
+            while word:
+                idx[used] = k + lowest_bit(word)
+                out[used] = x[idx[used]]
+                used += 1
+                word &= word - np.uint64(1)
         k += 64
-    end = append(flags, idx, used, k, high)
-    for e in range(used, end):
-        out[e] = x[idx[e]]
-    return end
+    while k < high:
+        idx[used], out[used] = k, x[k]
+        used += int(abs(x[k]) < width)
+        k += 1
+    return used
 
 
 @kernel(allocates=False)
 def spikes_at(distance: Any, value: Any, first: int, last: int) -> None:
-    """Set `value` of the active places first .. last - 1 to their spike, by how far they are above the threshold.
-
-    The difference of two unequal floats is never 0, so it is above 0 exactly where the membrane is above its threshold.
-    """
+    """Set `value` of the active places first .. last - 1 to their spike, by how far they are above the threshold."""
     one, zero = value.dtype.type(1), value.dtype.type(0)
     for e in columns(first, last):
         value[e] = one if rules.fires(distance[e], zero) else zero

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suspike_kernels.cpu import flags, vectors
+from suspike_kernels.cpu import compress, vectors
 
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
@@ -83,20 +83,29 @@ def _run(matrix: Any, row: int, column: int, length: int) -> Any:
     return _rows(matrix, np.array([row]), 0, 1, column, column + length)[0]
 
 
-def _keep(marks: Any, x: Any, k: int, idx: Any, out: Any, used: int) -> int:
-    _check(0 <= k and k + 64 <= len(marks), f"flags {k}:{k + 64} of {len(marks)}")
-    found = k + np.flatnonzero(marks[k : k + 64])
+def _keep(is_kept: Any, x: Any, k: int, idx: Any, used: int, out: Any = None) -> int:
+    """Append to `idx` which of 64 entries of `x` from `k` on are kept, to `out` what stands there; then room ahead."""
+    found = k + np.flatnonzero(is_kept)
     end = used + len(found)
-    for entries, kept in ((found, idx), *([] if x is marks else [(x[found], out)])):
-        _check(0 <= used and end + flags.AHEAD <= len(kept), f"entries {used}:{end} and more of {len(kept)}")
+    for entries, kept in ((found, idx), *([] if out is None else [(x[found], out)])):
+        _check(0 <= used and end + compress.AHEAD <= len(kept), f"entries {used}:{end} and more of {len(kept)}")
         kept[used:end] = entries
-        kept[end : end + flags.AHEAD] = Poisoned.empty(flags.AHEAD, kept.dtype)
+        kept[end : end + compress.AHEAD] = Poisoned.empty(compress.AHEAD, kept.dtype)
     return end
 
 
-def _flag_word(marks: Any, k: int) -> np.uint64:
-    _check(0 <= k and k + 64 <= len(marks), f"flags {k}:{k + 64} of {len(marks)}")
-    return np.uint64(sum(1 << j for j in range(64) if marks[k + j]))
+def _above(x: Any, k: int) -> Any:
+    _check(0 <= k and k + 64 <= len(x), f"entries {k}:{k + 64} of {len(x)}")
+    return x[k : k + 64] > 0
+
+
+def _within(x: Any, width: Any, k: int) -> Any:
+    _check(0 <= k and k + 64 <= len(x), f"entries {k}:{k + 64} of {len(x)}")
+    return abs(x[k : k + 64]) < width
+
+
+def _word(bits: Any) -> np.uint64:
+    return np.uint64(sum(1 << j for j in range(64) if bits[j]))
 
 
 def _lowest_bit(word: Any) -> int:
@@ -111,9 +120,11 @@ STAND_INS = {
     vectors.dot_1: _dotter(1),
     vectors.add_run: _add_run,
     vectors.dot_run: _dot_run,
-    flags.keep: _keep,
-    flags.flag_word: _flag_word,
-    flags.lowest_bit: _lowest_bit,
+    compress.keep_above: lambda x, k, idx, used: _keep(_above(x, k), x, k, idx, used),
+    compress.keep_within: lambda x, width, k, idx, out, used: _keep(_within(x, width, k), x, k, idx, used, out),
+    compress.word_above: lambda x, k: _word(_above(x, k)),
+    compress.word_within: lambda x, width, k: _word(_within(x, width, k)),
+    compress.lowest_bit: _lowest_bit,
     vectors.address: lambda array: array.ctypes.data,
 }
 """Plain functions for what is written in the compiler's own language; `tests/kernels/test_vectors.py` compares them."""
