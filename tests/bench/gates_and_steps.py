@@ -8,7 +8,8 @@ gates    1024 neurons, 17 % open, one sine each, sorted by phase: against the sa
          leaves out closed blocks of 16 neurons cannot be faster than 1 / touched
 learned  case R with learned beta, threshold and gate (the default RhythmGate, a quarter open), against fixed ones
 steps    case R at width 0.25, the same events spread over ten times as many steps
-threads  case R on two threads: wall time, not pinned, so only an idle machine shows anything
+threads  case R on two threads: wall time, not pinned, so only an idle machine shows anything; the two halves of a batch
+         at once, with nothing in common, are what two cores give at that time
 A, B, C  a neuron alone on a dense current (T, B, N), gradient of the current, that by the spikes given
 """
 
@@ -83,6 +84,7 @@ def threads(rounds: int) -> Group:
     impls = {
         "one thread": events()._replace(pinned=False),
         "two threads": events()._replace(threads=2, pinned=False),
+        "two halves at once": Impl("ours:halves", {}, events().like, threads=2, pinned=False),
     }
     return measure("threads", impls, work, density=DENSITY, base="one thread", rounds=rounds)
 

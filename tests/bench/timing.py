@@ -67,6 +67,7 @@ class Worker:
         libraries = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         env = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
         env |= dict.fromkeys(libraries, str(impl.threads)) | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        env["OMP_WAIT_POLICY"] = "PASSIVE"  # else torch's second thread spins for ms behind each of its operations
         how = (json.dumps(impl.options), str(path), str(impl.threads), "pinned" if impl.pinned else "free")
         command = [impl.python, str(Path(__file__).with_name("worker.py")), impl.function, *how]
         with self.log.open("w") as log:
