@@ -164,24 +164,22 @@ def add_by_source(grad: Any, later: Any, steps: Any, start: Any, touched: Any, k
         Scratch.
     """
     n_sources, n = grad.shape
-    if touched.shape[0] == 0:
-        low = 0
-        while low + BLOCK <= n:
-            for i in range(n_sources):
-                if start[i] < start[i + 1]:
-                    add_64(grad[i], later, steps, start[i], start[i + 1], low)
-            low += BLOCK
-        for i in range(n_sources if low < n else 0):
-            add_rows(grad[i], later, steps, start[i], start[i + 1], low, n)
-        return
+    gated = touched.shape[0] > 0
     for low in range(0, n, BLOCK):
-        high = min(low + BLOCK, n)
         for i in range(n_sources):
-            n_kept = 0
-            for e in range(start[i], start[i + 1]):
-                kept[n_kept] = steps[e]  # no branch: written, and kept by moving on
-                n_kept += int(touched[steps[e], low // BLOCK])
-            add_rows(grad[i], later, kept, 0, n_kept, low, high)
+            chosen, first, last = steps, start[i], start[i + 1]
+            if gated:
+                n_kept = 0
+                for e in range(first, last):
+                    kept[n_kept] = steps[e]  # no branch: written, and kept by moving on
+                    n_kept += int(touched[steps[e], low // BLOCK])
+                chosen, first, last = kept, 0, n_kept
+            if first == last:
+                continue
+            if low + BLOCK <= n:
+                add_64(grad[i], later, chosen, first, last, low)
+            else:
+                add_rows(grad[i], later, chosen, first, last, low, n)
 
 
 BLOCK = 64
