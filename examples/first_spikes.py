@@ -13,17 +13,15 @@ from rich import print
 import suspike as su
 from suspike import energy, export, plot
 from suspike.convert import to_graph, to_nn
-from suspike.loader import batches, load_nmnist, shift_camera
+from suspike.loader import batches, load_digits, shift_camera
 from suspike.simulate import simulate
 from suspike.train import evaluate, fit
-from suspike_datasets import digits_as_nmnist
 
 
 def main(folder: Path, epochs: int = 20) -> None:
     # 1,797 handwritten digits before an event camera, in N-MNIST's format; real N-MNIST takes the same path
-    root = digits_as_nmnist(folder / "data")
-    train = load_nmnist(root, "train", dt_ms=3, n_steps=104, merge=True)
-    test = load_nmnist(root, "test", dt_ms=3, n_steps=104, merge=True)
+    # by load("nmnist", root=..., split="train", dt_ms=3)
+    train, test = load_digits(folder / "data", dt_ms=3, n_steps=104, merge=True)
 
     # neurons that update only where their learned rhythm is open
     torch.manual_seed(0)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from torch.nn import functional
@@ -21,11 +20,10 @@ from torch.nn.utils import clip_grad_norm_
 
 import suspike as su
 from suspike.convert import to_graph, to_nn
-from suspike.loader import Recordings, batches
+from suspike.loader import Recordings, batches, load
 from suspike.losses import mean_over_time
 from suspike.simulate import simulate
 from suspike.train import evaluate
-from suspike_datasets import bin_events
 from suspike_kernels.layout import Events, offsets
 
 CHANNELS, POOL = 700, 5
@@ -54,22 +52,9 @@ class Settings(NamedTuple):
 
 
 def read(folder: Path, part: str) -> Recordings:
-    """Read a part, "train" or "test", in time steps; the counts of neighbouring channels are added up."""
-    path = folder / "SHD" / f"shd_{part}.h5"
-    if not path.is_file():
-        raise FileNotFoundError(f"`folder` must hold SHD/shd_train.h5 and SHD/shd_test.h5, got no {path}.")
-    recordings, half = [], N_IN // 2
-    with h5py.File(path) as file:
-        labels = file["labels"][()].astype(np.int64)
-        for times, units in zip(file["spikes/times"][()], file["spikes/units"][()], strict=True):
-            order = np.argsort(times, kind="stable")
-            events = np.zeros(len(times), [(field, np.int64) for field in "xytp"])
-            events["t"] = np.round(times[order].astype(np.float64) * 1e6)  # half floats in seconds to whole us
-            # a cochlea as a sensor of one line: polarity 1 is the upper half of its channels
-            events["p"], events["x"] = np.divmod(units[order].astype(np.int64) // POOL, half)
-            recordings.append(events)
-    binned = bin_events(recordings, dt_us=DT_MS * 1000, n_steps=N_STEPS, sensor=(1, half))
-    return Recordings(Events(*binned), labels)
+    """Read a part, "train" or "test", in steps that all recordings have; counts of neighbouring channels are added."""
+    data = load("shd", root=folder, split=part, dt_ms=DT_MS, n_steps=N_STEPS, pool=(1, 1, POOL))
+    return data._replace(n_steps=None)
 
 
 def shift(channels: int, steps: int) -> Callable[[Events, np.random.Generator], Events]:

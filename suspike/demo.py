@@ -32,7 +32,7 @@ EPOCHS, BATCH, LR, SHIFT = 20, 64, 4e-3, 1
 """Chosen within the 1,437 training recordings (docs/first_spikes.md)."""
 
 EXTRAS = {
-    "tonic": "datasets", "sklearn": "datasets", "lightning": "train", "nir": "export", "h5py": "export",
+    "sklearn": "datasets", "lightning": "train", "nir": "export", "h5py": "export",
     "matplotlib": "plot",
 }  # fmt: skip
 
@@ -129,7 +129,7 @@ def run(folder: Path, *, cache: Path, seed: int, console: Console) -> None:
 
 
 def recordings(cache: Path, console: Console) -> tuple[Recordings, Recordings]:
-    """Encode the digits where that has not been done, and load both parts through tonic."""
+    """Encode the digits where that has not been done, and load both parts."""
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("encoding digits before an event camera", total=None)
         data, held_out = load_digits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,57 +13,126 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from suspike._validate import fail
 from suspike.spikes import Spikes
-from suspike_kernels.layout import Events, check_events
+from suspike_kernels.layout import Events, check_events, check_lengths
 
 Loader = DataLoader[tuple[Spikes, Tensor]]
 """Batches of (Spikes of [T, batch, n_units], labels int64 [batch])."""
 
 
 class Recordings(NamedTuple):
-    """Labelled recordings in time steps: `events` [B, T] and `labels`, int64 [B]."""
+    """Labelled recordings in time steps.
+
+    Attributes
+    ----------
+    events : Events [B, T]
+    labels : int64 [B]
+    n_steps : int64 [B], optional
+        True length of each; all T without it.
+    subjects : int64 [B], optional
+        Who spoke, wrote or moved.
+    """
 
     events: Events
     labels: np.ndarray
+    n_steps: np.ndarray | None = None
+    subjects: np.ndarray | None = None
 
     def take(self, samples: Sequence[int] | np.ndarray) -> Recordings:
         """Return the recordings named by index, in that order."""
-        return Recordings(self.events.take(samples), self.labels[np.asarray(samples)])
+        chosen = np.asarray(samples)
+        rest = (None if x is None else x[chosen] for x in (self.n_steps, self.subjects))
+        return Recordings(self.events.take(samples), self.labels[chosen], *rest)
 
 
-def load_nmnist(
-    root: str | os.PathLike[str], split: str, *, dt_ms: float, n_steps: int | None = None, merge: bool = False
+def load(
+    name: Literal["nmnist", "shd", "ssc"],
+    *,
+    root: str | os.PathLike[str],
+    split: str,
+    dt_ms: float | None = None,
+    n_steps: int | None = None,
+    window: tuple[tuple[int, int], tuple[int, int]] | None = None,
+    pool: tuple[int, int, int] = (1, 1, 1),
+    merge: bool = False,
+    damaged: Literal["refuse", "skip"] = "refuse",
+    cache: str | os.PathLike[str] | None = None,
 ) -> Recordings:
-    """Load recordings in N-MNIST's layout, through tonic, in time steps. Nothing is ever fetched.
+    """Load a part of a data set in time steps: the whole of it, or what there is. Nothing is ever fetched.
 
     Parameters
     ----------
+    name : {"nmnist", "shd", "ssc"}
     root : path
-        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, the whole set or a part of it.
-    split : "train" or "test"
-    dt_ms : float
-        Length of a step in ms; a whole number of microseconds.
+        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, ``SHD/shd_<split>.h5`` or
+        ``SSC/ssc_<split>.h5``.
+    split : {"train", "test"}, "valid" too for "ssc"
+    dt_ms : float, optional
+        Length of a step in ms, a whole number of microseconds. Without it each recording is stretched over `n_steps`.
     n_steps : int, optional
         Steps T; by default as many as the longest recording needs. What lies behind is dropped; a warning counts it.
+    window : ((int, int), (int, int)), optional
+        Rows from top up to bottom, columns from left up to right, of the sensor.
+    pool : (int, int, int)
+        How many channels (polarities), rows and columns become one; SHD's 700 units are columns.
     merge : bool
-        Keep at most one event of a pixel and polarity in a step; by default all stay.
+        Keep at most one event of a unit in a step; by default all stay.
+    damaged : {"refuse", "skip"}
+        What to do with a damaged recording; a warning counts those that are skipped.
+    cache : path, optional
+        Recordings in steps are kept there: another call with the same arguments reads and bins nothing.
 
     Raises
     ------
     ImportError
-        If tonic is missing (the `datasets` extra).
+        If h5py is missing where it is needed (the `datasets` extra).
     ValueError, OSError
-        If a recording is damaged or there are none.
+        If a recording is damaged, there are none, or the cache cannot be written.
     """
-    import suspike_datasets
+    from suspike_datasets import load_binned
 
-    if split not in ("train", "test"):
-        fail("split", "train or test", repr(split))
-    dt_us = round(dt_ms * 1000)
-    if dt_us < 1 or abs(dt_us - dt_ms * 1000) > 1e-6:
+    dt_us = None if dt_ms is None else round(dt_ms * 1000)
+    if dt_us is not None and dt_ms is not None and (dt_us < 1 or abs(dt_us - dt_ms * 1000) > 1e-6):
         fail("dt_ms", "a whole number of microseconds above 0", f"{dt_ms} ms")
-    recordings, labels = suspike_datasets.load(root, split)  # type: ignore[arg-type]
-    binned = suspike_datasets.bin_events(recordings, dt_us=dt_us, n_steps=n_steps, merge=merge)
-    return Recordings(Events(*binned), labels)
+    found = load_binned(
+        name, root=root, split=split, dt_us=dt_us, n_steps=n_steps, window=window, pool=pool, merge=merge,
+        damaged=damaged, cache=cache,
+    )  # fmt: skip
+    binned = found.events
+    return Recordings(Events(binned.ptr, binned.idx, binned.n_units), found.labels, binned.n_steps, found.subjects)
+
+
+def hold_out(recordings: Recordings, share: float, *, seed: int = 0) -> tuple[Recordings, Recordings]:
+    """Return the recordings in two parts: most, and of each class a random `share`; the same on every machine.
+
+    Parameters
+    ----------
+    recordings : Recordings
+    share : float
+        Of each class, rounded, 0 to 1.
+    seed : int
+    """
+    if not 0 <= share <= 1:
+        fail("share", "from 0 to 1", f"{share}")
+    # raw bits: numpy may change how it makes permutations of them, not the bits
+    draw = np.random.PCG64(seed).random_raw(len(recordings.labels))
+    is_out = np.zeros(len(recordings.labels), bool)
+    for label in np.unique(recordings.labels):
+        members = np.flatnonzero(recordings.labels == label)
+        order = members[np.argsort(draw[members], kind="stable")]
+        is_out[order[: round(share * len(members))]] = True
+    return recordings.take(np.flatnonzero(~is_out)), recordings.take(np.flatnonzero(is_out))
+
+
+def hold_out_subjects(recordings: Recordings, subjects: Sequence[int]) -> tuple[Recordings, Recordings]:
+    """Return the recordings in two parts: those of other subjects, and those of `subjects`, in their order."""
+    if recordings.subjects is None:
+        fail("recordings", "of known subjects", "recordings without")
+    absent = sorted(set(subjects) - set(recordings.subjects.tolist()))
+    if absent:
+        there = sorted(set(recordings.subjects.tolist()))
+        fail("subjects", f"among {there}", f"{absent}")
+    is_out = np.isin(recordings.subjects, np.asarray(subjects))
+    return recordings.take(np.flatnonzero(~is_out)), recordings.take(np.flatnonzero(is_out))
 
 
 def load_digits(
@@ -77,12 +146,15 @@ def load_digits(
     """Load scikit-learn's digits as an event camera sees them: 1,437 recordings to train on, 360 held out.
 
     They are encoded into N-MNIST's format under `cache` once (`suspike_datasets.digits_as_nmnist`), which calls
-    ``progress(done, total)``; they come back through tonic. Other parameters and errors are those of `load_nmnist`.
+    ``progress(done, total)``. Other parameters and errors are those of `load`; all recordings count as T steps long.
     """
-    import suspike_datasets
+    from suspike_datasets import digits_as_nmnist
 
-    root = suspike_datasets.digits_as_nmnist(cache, progress=progress)
-    train, held_out = (load_nmnist(root, s, dt_ms=dt_ms, n_steps=n_steps, merge=merge) for s in ("train", "test"))
+    root = digits_as_nmnist(cache, progress=progress)
+    train, held_out = (
+        load("nmnist", root=root, split=s, dt_ms=dt_ms, n_steps=n_steps, merge=merge)._replace(n_steps=None)
+        for s in ("train", "test")
+    )
     return train, held_out
 
 
@@ -93,6 +165,7 @@ def batches(
     shuffle: bool = False,
     seed: int = 0,
     augment: Callable[[Events, np.random.Generator], Events] | None = None,
+    num_workers: int = 0,
 ) -> Loader:
     """Return a DataLoader of (Spikes of [T, batch, n_units], labels int64 [batch]).
 
@@ -105,11 +178,13 @@ def batches(
     seed : int
     augment : callable (events, generator) -> events, optional
         Applied to each batch as it is drawn, with a generator made from `seed`, the epoch and the batch's samples.
+    num_workers : int
+        Processes that draw batches; a batch is one gather from memory, so they help only where `augment` is slow.
     """
     data = _Batches(recordings, seed, augment)
-    order = _Order(data, shuffle=shuffle)
-    # workers would only copy: a batch is one gather from memory
-    return DataLoader(data, batch_size=batch_size, sampler=order, collate_fn=_as_drawn)  # type: ignore[arg-type]
+    order = _Order(len(data), seed, shuffle=shuffle)
+    drawn: Any = _as_drawn  # a batch, not a list of samples
+    return DataLoader(data, batch_size=batch_size, sampler=order, collate_fn=drawn, num_workers=num_workers)
 
 
 def shift_camera(sensor: tuple[int, int], max_shift: int) -> Callable[[Events, np.random.Generator], Events]:
@@ -132,46 +207,58 @@ def shift_camera(sensor: tuple[int, int], max_shift: int) -> Callable[[Events, n
     return shift
 
 
+_Drawn = tuple[int, int]
+"""An epoch and the index of a recording: a worker's copy of the data set does not hear of the epoch otherwise."""
+
+
 class _Batches(Dataset[tuple[Spikes, Tensor]]):
     """Takes a whole batch of indices at once: one gather instead of one for each sample."""
 
     def __init__(
         self, recordings: Recordings, seed: int, augment: Callable[[Events, np.random.Generator], Events] | None
     ) -> None:
-        check_events(recordings.events, "recordings.events")
-        if len(recordings.labels) != recordings.events.n_samples:
-            fail("recordings.labels", f"of {recordings.events.n_samples} recordings", f"{len(recordings.labels)}")
-        self.recordings, self.seed, self.augment, self.epoch = recordings, seed, augment, 0
+        events = recordings.events
+        check_events(events, "recordings.events")
+        for name, given in (("labels", recordings.labels), ("n_steps", recordings.n_steps)):
+            if given is not None and len(given) != events.n_samples:
+                fail(f"recordings.{name}", f"of {events.n_samples} recordings", f"{len(given)}")
+        if recordings.n_steps is not None:
+            check_lengths(recordings.n_steps, events)
+        self.recordings, self.seed, self.augment = recordings, seed, augment
 
     def __len__(self) -> int:
         return len(self.recordings.labels)
 
-    def __getitem__(self, index: int) -> tuple[Spikes, Tensor]:
-        return self.__getitems__([index])
+    def __getitem__(self, index: int | _Drawn) -> tuple[Spikes, Tensor]:
+        return self.__getitems__([index if isinstance(index, tuple) else (0, index)])
 
-    def __getitems__(self, indices: list[int]) -> tuple[Spikes, Tensor]:
-        events, labels = self.recordings.take(indices)
+    def __getitems__(self, drawn: list[_Drawn]) -> tuple[Spikes, Tensor]:
+        indices = [i for _, i in drawn]
+        batch = self.recordings.take(indices)
+        events = batch.events
         if self.augment is not None:
-            events = self.augment(events, np.random.default_rng([self.seed, self.epoch, *indices]))
-        return Spikes.from_events(events), torch.from_numpy(labels)
+            events = self.augment(events, np.random.default_rng([self.seed, drawn[0][0], *indices]))
+        n_steps = None if batch.n_steps is None else torch.from_numpy(batch.n_steps)
+        return Spikes.from_events(events, n_steps), torch.from_numpy(batch.labels)
 
 
-class _Order(Sampler[int]):
+class _Order(Sampler[_Drawn]):
     """The order of an epoch, from the seed and the epoch's number alone: a resumed run goes on as it would have."""
 
-    def __init__(self, data: _Batches, *, shuffle: bool) -> None:
-        self.data, self.shuffle = data, shuffle
+    def __init__(self, n: int, seed: int, *, shuffle: bool) -> None:
+        self.n, self.seed, self.shuffle, self.epoch = n, seed, shuffle, 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.data.epoch = epoch
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.data)
+        return self.n
 
-    def __iter__(self) -> Iterator[int]:
-        if not self.shuffle:
-            return iter(range(len(self.data)))
-        return iter(np.random.default_rng([self.data.seed, self.data.epoch]).permutation(len(self.data)).tolist())
+    def __iter__(self) -> Iterator[_Drawn]:
+        order = range(self.n)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n).tolist()
+        return iter([(self.epoch, i) for i in order])
 
 
 def _as_drawn(batch: tuple[Spikes, Tensor]) -> tuple[Spikes, Tensor]:

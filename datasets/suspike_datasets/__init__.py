@@ -1,13 +1,18 @@
-"""Data for spiking networks, as plain numpy arrays: event-camera recordings, real and simulated, and their binning.
+"""Data for spiking networks, as plain numpy arrays: recordings of cameras and cochleas, real and simulated, in steps.
 
-`load` reads N-MNIST; `digits_as_nmnist` makes a small set of the same layout out of scikit-learn's digits, through
-`saccade_events`, an event camera; `bin_events` turns recordings into the event lists that a network takes.
+`load` reads a data set, `bin_events` turns recordings into the event lists that a network takes, `load_binned` does
+both and keeps what it made; `digits_as_nmnist` makes a small set in N-MNIST's layout out of scikit-learn's digits,
+through `saccade_events`, an event camera.
 """
 
 from suspike_datasets.binning import BinnedEvents as BinnedEvents
 from suspike_datasets.binning import bin_events as bin_events
 from suspike_datasets.camera import saccade_events as saccade_events
+from suspike_datasets.catalog import BinnedSet as BinnedSet
+from suspike_datasets.catalog import load as load
+from suspike_datasets.catalog import load_binned as load_binned
 from suspike_datasets.digits import digits_as_nmnist as digits_as_nmnist
-from suspike_datasets.nmnist import load as load
 from suspike_datasets.nmnist import read_recording as read_recording
 from suspike_datasets.nmnist import write_recording as write_recording
+from suspike_datasets.sets import EventSet as EventSet
+from suspike_datasets.sets import from_recordings as from_recordings

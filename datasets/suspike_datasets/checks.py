@@ -18,11 +18,15 @@ EventArray = NDArray[np.void]
 
 
 class Limits(NamedTuple):
-    """What an event may hold: x from 0 to ``width - 1``, y from 0 to ``height - 1``, t from 0 to ``t_end_us - 1``."""
+    """What an event may hold: x to ``width - 1``, y to ``height - 1``, t to ``t_end_us - 1``, p to ``channels - 1``.
+
+    All from 0. A sensor of one row needs no y, one of one channel no p.
+    """
 
     width: int
     height: int
     t_end_us: int
+    channels: int = 2
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:
@@ -40,6 +44,19 @@ def check_int(name: str, value: Any, low: int, high: int) -> int:
     if not low <= value <= high:
         raise ValueError(f"`{name}` must be from {low} to {high}, got {value}.")
     return int(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if value not in choices:
+        raise ValueError(f"`{name}` must be {' or '.join(map(repr, choices))}, got {value!r}.")
+    return str(value)
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> float:
@@ -60,7 +77,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def check_events(events: Any, limits: Limits, place: str) -> EventArray:
-    """Return `events` if it is a sorted structured array with integer fields x, y, t, p within `limits`.
+    """Return `events` if it is a sorted structured array with integer fields x, t, and y, p if needed, in `limits`.
 
     Parameters
     ----------
@@ -79,13 +96,15 @@ def check_events(events: Any, limits: Limits, place: str) -> EventArray:
     if not isinstance(events, np.ndarray):
         raise TypeError(f"`events` must be a structured array, got {type(events).__name__} ({place}).")
     fields = events.dtype.fields or {}
-    if events.ndim != 1 or any(k not in fields or fields[k][0].kind not in "iub" for k in "xytp"):
+    ends = {"x": limits.width, "t": limits.t_end_us}
+    ends |= {"y": limits.height} if limits.height > 1 else {}
+    ends |= {"p": limits.channels} if limits.channels > 1 else {}
+    if events.ndim != 1 or any(k not in fields or fields[k][0].kind not in "iub" for k in ends):
         raise TypeError(
-            f"`events` must be of shape [E] with integer fields x, y, t and p, "
+            f"`events` must be of shape [E] with integer fields {', '.join(sorted(ends))}, "
             f"got {events.dtype} of shape {events.shape} ({place})."
         )
     found: list[tuple[int, str]] = []
-    ends = {"x": limits.width, "y": limits.height, "t": limits.t_end_us, "p": 2}
     for name, end in ends.items():
         value = events[name]
         # An empty minimum has no value; the two extremes are cheaper than a mask of the good case.

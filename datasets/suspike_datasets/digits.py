@@ -12,14 +12,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suspike_datasets.cache import code_hash, folder_once
 from suspike_datasets.camera import saccade_events
 from suspike_datasets.checks import storage
 from suspike_datasets.nmnist import FOLDERS, RECORD_BYTES, pack
@@ -66,30 +65,7 @@ def digits_as_nmnist(cache: str | os.PathLike[str], *, progress: Callable[[int, 
         If `cache` cannot be written or is full. Nothing half-written stays.
     """
     cache = Path(cache).expanduser()
-    target = cache / f"digits-{_code_hash()}"
-    if _complete(target):
-        return target
-    with _lock(cache):
-        with storage("cache", cache):
-            # Nobody else holds the lock, so whoever wrote these is dead.
-            for rest in cache.glob(f".{target.name}.*"):
-                shutil.rmtree(rest)
-            if target.exists() and not target.is_dir():
-                raise NotADirectoryError(f"{target} is no folder")
-        if _complete(target):  # by the process we waited for
-            return target
-        partial = cache / f".{target.name}.{os.urandom(6).hex()}"
-        try:
-            _encode(partial, cache, progress)
-            with storage("cache", cache):
-                if target.exists():  # damaged since: out of the way in one step, then away
-                    os.replace(target, cache / f".{target.name}.damaged")
-                    shutil.rmtree(cache / f".{target.name}.damaged")
-                os.replace(partial, target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    return target
+    return folder_once(cache / f"digits-{code_hash(*CODE)}", _complete, lambda folder: _encode(folder, cache, progress))
 
 
 def _encode(folder: Path, cache: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -143,22 +119,3 @@ def _complete(target: Path) -> bool:
             return False
         counts.append(len(sizes))
     return counts == [N_DIGITS - 10 * N_TEST_PER_DIGIT, 10 * N_TEST_PER_DIGIT]
-
-
-def _code_hash() -> str:
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in CODE)).hexdigest()[:12]
-
-
-@contextmanager
-def _lock(cache: Path) -> Iterator[None]:
-    """Hold ``<cache>/.digits.lock``, made where missing; the system lets go of it when the process dies."""
-    import fcntl  # POSIX only
-
-    with storage("cache", cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        file = (cache / ".digits.lock").open("w")
-    with file:
-        with storage("cache", cache):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

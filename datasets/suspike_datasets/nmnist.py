@@ -1,4 +1,4 @@
-"""N-MNIST: its 5-byte recordings, written, read, and loaded as a set.
+"""N-MNIST: its 5-byte recordings, one by one and as a set.
 
 A recording is a file of 5-byte records, big-endian, one an event::
 
@@ -14,14 +14,17 @@ saccades", Frontiers in Neuroscience 9:437, 2015, doi 10.3389/fnins.2015.00437.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from suspike_datasets.checks import EVENT_DTYPE, EventArray, Limits, check_events, storage
+from suspike_datasets.checks import EVENT_DTYPE, EventArray, Limits, check_choice, check_events, storage
+from suspike_datasets.sets import EventSet, from_recordings
+
+log = logging.getLogger(__name__)
 
 SIDE = 34
 """Rows and columns of the recorded window."""
@@ -31,6 +34,8 @@ T_END_US = 1 << 23
 
 RECORD_BYTES = 5
 LIMITS = Limits(width=SIDE, height=SIDE, t_end_us=T_END_US)
+SENSOR = (2, SIDE, SIDE)
+CLASSES = tuple("0123456789")
 FOLDERS = {"train": "Train", "test": "Test"}
 
 
@@ -109,82 +114,63 @@ def read_recording(path: str | os.PathLike[str]) -> EventArray:
     return check_events(events, LIMITS, str(path))
 
 
-def load(root: str | os.PathLike[str], split: Literal["train", "test"]) -> tuple[list[EventArray], NDArray[np.int64]]:
-    """Load the recordings of ``<root>/NMNIST/{Train,Test}`` through tonic, whole or a subset, never over the network.
+def read_split(
+    root: str | os.PathLike[str], split: Literal["train", "test"], *, damaged: Literal["refuse", "skip"] = "refuse"
+) -> EventSet:
+    """Read the recordings of ``<root>/NMNIST/{Train,Test}``, the whole set or a part of it; each file once.
 
     Parameters
     ----------
     root : path
         The folder that holds ``NMNIST``.
     split : {"train", "test"}
+    damaged : {"refuse", "skip"}
+        What to do with a recording that is damaged; how many are skipped is logged as a warning, with the first.
 
     Returns
     -------
-    recordings : list of B structured arrays [E]
-        int64 fields x, y, t (us), p; ordered by file number, then digit, on every machine.
-    labels : int64 [B]
-        The digit of each.
+    EventSet
+        Ordered by file number, then digit, on every machine. Who wrote a digit is not known.
 
     Raises
     ------
-    ImportError
-        If tonic is missing.
     FileNotFoundError
         If there are no recordings at that place.
     ValueError
-        Naming the first file that is damaged or stands where none should.
+        Naming the first file that is damaged, or stands where none should.
     """
-    if split not in FOLDERS:
-        raise ValueError(f'`split` must be "train" or "test", got {split!r}.')
-    root = Path(root).expanduser()
-    sizes = _check_files(root / "NMNIST" / FOLDERS[split])
-    data = _tonic_nmnist()(save_to=str(root), train=split == "train")
-    # tonic lists the files in os.walk's order, folder by folder; an order of our own ties sample to number.
-    order = sorted(range(len(data)), key=lambda i: (int(Path(data.data[i]).stem), data.targets[i]))
-    if len(order) != len(sizes):
-        raise ValueError(f"`root` must hold {len(sizes)} recordings for tonic too, it found {len(order)} in {root}.")
-    recordings: list[EventArray] = []
-    for i in order:
-        path = Path(data.data[i])
-        events: EventArray = data[i][0]
-        if len(events) * RECORD_BYTES != sizes[path]:  # tonic drops records with y = 240 and shifts the times after
-            read_recording(path)
-        recordings.append(check_events(events, LIMITS, str(path)))
-    return recordings, np.array([data.targets[i] for i in order], np.int64)
+    check_choice("damaged", damaged, ("refuse", "skip"))
+    files = files_of(root, split)
+    recordings, labels, faults = [], [], []
+    for path in files:
+        try:
+            events = read_recording(path)
+            if not len(events):
+                raise ValueError(f"`root` must hold recordings with events, got the empty file {path}: fetch it again.")
+        except ValueError as fault:
+            if damaged == "refuse":
+                raise
+            faults.append(fault)
+            continue
+        recordings.append(events)
+        labels.append(int(path.parent.name))
+    if faults:
+        log.warning("skipped %d of %d recordings; the first: %s", len(faults), len(files), faults[0])
+    return from_recordings(recordings, sensor=SENSOR, labels=labels, classes=CLASSES)
 
 
-def _tonic_nmnist() -> Any:
-    """Return tonic's N-MNIST class, made to read what stands there and never to download."""
-    try:
-        import tonic.datasets
-    except ImportError as err:
-        raise ImportError("`load` needs tonic: pip install 'suspike[datasets]'.") from err
-
-    # The name must stay: tonic looks into the folder named after the class. Its own check wants the original archive
-    # and 10,000 files, and downloads otherwise.
-    class NMNIST(tonic.datasets.NMNIST):  # type: ignore[misc]  # tonic is untyped
-        def _check_exists(self) -> bool:
-            return True
-
-    return NMNIST
-
-
-def _check_files(folder: Path) -> dict[Path, int]:
-    """Return the size of each recording below `folder`; tonic would misread or silently skip what is refused here."""
-    files = sorted(path for path in folder.rglob("*bin") if not path.is_dir())
+def files_of(root: str | os.PathLike[str], split: str) -> list[Path]:
+    """Return the files of a split by number, then digit; what is no recording is refused."""
+    folder = Path(root).expanduser() / "NMNIST" / FOLDERS[check_choice("split", split, tuple(FOLDERS))]
+    files = [path for path in folder.rglob("*bin") if not path.is_dir()]
     if not files:
         raise FileNotFoundError(f"`root` must hold recordings, got none in {folder}/<digit>/NNNNN.bin.")
-    sizes = {}
-    for path in files:
+    for path in sorted(files):
         digit, *rest = path.relative_to(folder).parts
         named = path.suffix == ".bin" and path.stem.isascii() and path.stem.isdigit()
         if not (len(rest) == 1 and named and len(digit) == 1 and digit in "0123456789"):
             raise ValueError(f"`root` must hold recordings as {folder}/<digit>/NNNNN.bin, got {path}.")
-        sizes[path] = path.stat().st_size
-        _check_size(path, sizes[path])
-        if not sizes[path]:
-            raise ValueError(f"`root` must hold recordings with events, got the empty file {path}: fetch it again.")
-    return sizes
+    return sorted(files, key=lambda path: (int(path.stem), path.parent.name))
 
 
 def _check_size(path: Path, size: int) -> None:

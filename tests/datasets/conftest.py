@@ -15,6 +15,13 @@ def real_root():
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def speech_root():
+    if not (SHARED / "speech" / "SHD" / "shd_test.h5").is_file():
+        pytest.skip("no spoken digits in ../shared/data beside the project")
+    return SHARED / "speech"
+
+
 @pytest.fixture
 def no_network(monkeypatch):
     def refuse(*args, **kwargs):

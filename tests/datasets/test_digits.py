@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from suspike_datasets import digits, digits_as_nmnist, load, read_recording
+from suspike_datasets import cache, digits, digits_as_nmnist, load, read_recording
 
 # A set of 40 made-up images with made-up events of 20 kB, for what is about files; used here and in fresh processes.
 SMALL = textwrap.dedent(
@@ -83,10 +83,9 @@ def test_split_is_fixed_stratified_and_disjoint(digits_root):
 
 
 def test_recordings_look_like_nmnist(digits_root, no_network):
-    recordings, labels = load(digits_root, "test")
-    train, train_labels = load(digits_root, "train")
-    assert (len(recordings), len(train)) == (len(labels), len(train_labels)) == (360, 1437)
-    recordings += train
+    held_out, train = (load("nmnist", root=digits_root, split=split) for split in ("test", "train"))
+    assert (held_out.n_recordings, train.n_recordings) == (360, 1437)
+    recordings = [part.recording(b) for part in (held_out, train) for b in range(part.n_recordings)]
     sizes = np.array([len(events) for events in recordings])
     # Real N-MNIST: 4133 events a recording, half of them ON, std of x 4.9 and of y 6.3, three saccades of 1.2-1.5k.
     assert abs(sizes.mean() - 4133) < 0.05 * 4133
@@ -135,14 +134,14 @@ def test_reuse_encodes_nothing(small, tmp_path, monkeypatch):
 
 
 def test_folder_name_follows_the_code(monkeypatch, tmp_path):
-    before = digits._code_hash()
+    before = cache.code_hash(*digits.CODE)
     folder = tmp_path / "copy"
     shutil.copytree(os.path.dirname(digits.__file__), folder)
-    monkeypatch.setattr(digits, "__file__", str(folder / "digits.py"))
-    assert digits._code_hash() == before
+    monkeypatch.setattr(cache, "__file__", str(folder / "cache.py"))
+    assert cache.code_hash(*digits.CODE) == before
     text = (folder / "camera.py").read_text()
     (folder / "camera.py").write_text(text.replace("NOISE_HZ = 0.44", "NOISE_HZ = 0.45"))
-    assert digits._code_hash() != before
+    assert cache.code_hash(*digits.CODE) != before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("stop")])
@@ -225,10 +224,10 @@ def test_two_processes_make_one_set(tmp_path):
 def test_a_file_where_the_cache_should_be(small, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
-    for cache, reason in ((file, "File exists"), (file / "below", "Not a directory")):
+    for place, reason in ((file, "File exists"), (file / "below", "Not a directory")):
         with pytest.raises(OSError, match="`cache`") as caught:
-            digits_as_nmnist(cache)
-        want = f"`cache` must be a place that can be written and has room, got {cache}: {reason}."
+            digits_as_nmnist(place)
+        want = f"`cache` must be a place that can be written and has room, got {place}: {reason}."
         assert str(caught.value) == want
     assert file.read_text() == "mine"
     assert names(tmp_path) == ["file"]

@@ -1,13 +1,20 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suspike_datasets import load, read_recording, write_recording
+from suspike_datasets import nmnist, read_recording, write_recording
+
+
+def load(root, split, **options):
+    """The recordings as tonic has them, and their labels."""
+    events = nmnist.read_split(root, split, **options)
+    return [events.recording(b) for b in range(events.n_recordings)], events.labels
 
 
 @st.composite
@@ -189,7 +196,7 @@ def test_load_of_nothing(tmp_path, no_network):
             load(root, "test")
         want = f"`root` must hold recordings, got none in {root}/NMNIST/Test/<digit>/NNNNN.bin."
         assert str(caught.value) == want
-    with pytest.raises(ValueError, match='`split` must be "train" or "test", got \'valid\''):
+    with pytest.raises(ValueError, match="`split` must be 'train' or 'test', got 'valid'"):
         load(tmp_path, "valid")
 
 
@@ -227,13 +234,35 @@ def test_load_names_a_stray_file(tmp_path, make_events, stray):
     assert str(caught.value) == f"`root` must hold recordings as {folder}/<digit>/NNNNN.bin, got {path}."
 
 
-def test_load_without_tonic(tmp_path, make_events, monkeypatch):
-    place(tmp_path, 1, 3, make_events([1, 2]))
-    monkeypatch.setitem(sys.modules, "tonic", None)
-    monkeypatch.setitem(sys.modules, "tonic.datasets", None)
-    with pytest.raises(ImportError) as caught:
-        load(tmp_path, "train")
-    assert str(caught.value) == "`load` needs tonic: pip install 'suspike[datasets]'."
+def test_damaged_recordings_are_skipped_and_counted(tmp_path, make_events, caplog):
+    for number in (1, 2, 4):
+        place(tmp_path, number, 3, make_events([number]))
+    paths = [place(tmp_path, number, 5, make_events([1, 2])) for number in (3, 5)]
+    paths[0].write_bytes(b"123456")
+    paths[1].write_bytes(b"")
+    recordings, labels = load(tmp_path, "train", damaged="skip")
+    assert [r["t"].tolist() for r in recordings] == [[1], [2], [4]]
+    assert labels.tolist() == [3, 3, 3]
+    (message,) = caplog.messages
+    assert message.startswith("skipped 2 of 5 recordings; the first: `size` must be a multiple of 5 bytes, got 6 ")
+    with pytest.raises(ValueError, match=r"^`damaged` must be 'refuse' or 'skip', got 'ignore'\.$"):
+        load(tmp_path, "train", damaged="ignore")
+
+
+def test_tonic_reads_the_same_events(real_root, no_network, monkeypatch):
+    import tonic.datasets
+
+    monkeypatch.setattr(tonic.datasets.NMNIST, "_check_exists", lambda self: True)
+    for split in ("train", "test"):
+        recordings, labels = load(real_root, split)
+        theirs = tonic.datasets.NMNIST(save_to=str(real_root), train=split == "train")
+        order = sorted(range(len(theirs)), key=lambda i: Path(theirs.data[i]).stem)
+        assert len(order) == len(recordings) == {"train": 850, "test": 150}[split]
+        for i, mine, label in zip(order, recordings, labels, strict=True):
+            events, target = theirs[i]
+            assert target == label
+            assert mine.dtype == events.dtype  # fields, their order and types
+            np.testing.assert_array_equal(mine, events)
 
 
 def test_the_package_loads_nothing_heavy():

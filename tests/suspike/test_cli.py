@@ -100,7 +100,7 @@ def test_a_file_where_a_folder_should_be_ends_in_2_and_leaves_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("tonic", "datasets"), ("sklearn", "datasets"), ("lightning", "train"), ("nir", "export"),
+    ("package", "extra"), [("sklearn", "datasets"), ("lightning", "train"), ("nir", "export"),
                            ("h5py", "export"), ("matplotlib", "plot")],
 )  # fmt: skip
 def test_a_missing_package_is_named_with_its_extra_before_any_work(tmp_path: Path, package: str, extra: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import suspike as su
-from suspike_datasets import bin_events
+from suspike_datasets import bin_events, from_recordings
 from suspike_kernels.editing import chances, merge
 from suspike_kernels.layout import Events, check_events
 
@@ -74,7 +74,8 @@ def test_channels_last_numbers_pixels() -> None:
     assert_same_bits(order(images.flatten(2)).numpy(), wanted.numpy())
     assert_same_bits(order(su.Spikes.from_dense(images.flatten(2))).dense().double().numpy(), wanted.numpy())
     recording = np.array([(3, 2, 500, 1)], [(name, np.int32) for name in "xytp"])
-    one = Events(*bin_events([recording], dt_us=1000, sensor=(height, width)))
+    binned = bin_events(from_recordings([recording], sensor=(2, height, width)), dt_us=1000)
+    one = Events(binned.ptr, binned.idx, binned.n_units)
     assert order(su.Spikes.from_events(one)).events.idx.tolist() == [(2 * width + 3) * c + 1]
     spikes, dense, layers = make_spikes(7, 24)
     compare(order(spikes), order(dense), layers)

@@ -1,0 +1,196 @@
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suspike_datasets import from_recordings, load, shd
+
+FIELDS = [("t", "i8"), ("x", "i8")]
+
+
+def words(n=5, seed=0, longest=1_400_000):
+    """Recordings of one line of 700 units."""
+    rng, recordings = np.random.default_rng(seed), []
+    for size in rng.integers(0, 200, n):
+        events = np.zeros(size, FIELDS)
+        events["t"], events["x"] = np.sort(rng.integers(0, longest, size)), rng.integers(0, 700, size)
+        recordings.append(events)
+    return from_recordings(
+        recordings, sensor=shd.SENSOR, labels=rng.integers(0, 3, n), subjects=rng.integers(0, 9, n),
+        classes=("zero", "one", "zwei"),
+    )  # fmt: skip
+
+
+def same(a, b):
+    for mine, theirs in zip(a, b, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), longest=st.sampled_from([3, 100, 5000, 1_400_000, 30_000_000]))
+def test_what_was_read_once_comes_back_as_it_was(seed, longest, tmp_path_factory):
+    path, events = tmp_path_factory.getbasetemp() / "words.h5", words(4, seed, longest)
+    shd.write_file(path, events)
+    first = shd.read_file(path)
+    same(first._replace(t=events.t), events)
+    assert (np.abs(first.t - events.t) <= np.maximum(1, events.t * 2.0**-11 + 1)).all()  # half floats
+    shd.write_file(path, first)
+    same(shd.read_file(path), first)
+
+
+def test_tonic_reads_what_we_write(tmp_path, no_network):
+    import tonic.datasets
+
+    folder, events = tmp_path / "SHD", words()
+    folder.mkdir()
+    shd.write_file(folder / "shd_train.h5", events)
+    (folder / "shd_train.h5.zip").touch()
+    theirs = tonic.datasets.SHD(save_to=str(tmp_path), train=True)
+    mine = load("shd", root=tmp_path, split="train")
+    assert len(theirs) == mine.n_recordings == 5
+    assert theirs.speaker.tolist() == mine.subjects.tolist() == events.subjects.tolist()
+    assert tuple(k.decode() for k in theirs.classes) == mine.classes
+    for b in range(5):
+        found, label = theirs[b]
+        assert label == mine.labels[b]
+        np.testing.assert_array_equal(found["t"], mine.recording(b)["t"])
+        np.testing.assert_array_equal(found["x"], mine.recording(b)["x"])
+
+
+def test_tonic_reads_the_same_events(speech_root, no_network):
+    import tonic.datasets
+
+    for split, n in (("train", 1250), ("test", 250)):
+        theirs = tonic.datasets.SHD(save_to=str(speech_root), train=split == "train")
+        mine = load("shd", root=speech_root, split=split)
+        assert len(theirs) == mine.n_recordings == n
+        for b in range(0, n, 7):
+            events, label = theirs[b]
+            assert label == mine.labels[b]
+            np.testing.assert_array_equal(events["t"], mine.recording(b)["t"])
+            np.testing.assert_array_equal(events["x"], mine.recording(b)["x"])
+
+
+def test_a_real_file_comes_back_with_the_same_events(speech_root, tmp_path):
+    path = speech_root / "SHD" / "shd_test.h5"
+    shd.write_file(tmp_path / "copy.h5", shd.read_file(path))
+    with h5py.File(path) as file, h5py.File(tmp_path / "copy.h5") as copy:
+        for key in ("labels", "extra/speaker", "extra/keys"):
+            np.testing.assert_array_equal(file[key], copy[key])
+            assert file[key].dtype == copy[key].dtype
+        for key, scale in (("spikes/times", 1e6), ("spikes/units", 1)):
+            assert h5py.check_vlen_dtype(file[key].dtype) == h5py.check_vlen_dtype(copy[key].dtype)
+            for mine, theirs in zip(copy[key][()], file[key][()], strict=True):  # half floats are finer below 2 ms
+                np.testing.assert_array_equal(*((x.astype(float) * scale).astype(int) for x in (mine, theirs)))
+
+
+def test_spikes_out_of_order_are_put_in_order(tmp_path):
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    with h5py.File(path, "r+") as file:
+        file["spikes/times"][0] = np.array([0.5, 0.25, 0.5, 0.125], np.float16)
+        file["spikes/units"][0] = np.array([1, 2, 3, 4], np.uint16)
+    first = shd.read_file(path).recording(0)
+    assert first["t"].tolist() == [125_000, 250_000, 500_000, 500_000]
+    assert first["x"].tolist() == [4, 2, 1, 3]
+
+
+DAMAGE = {
+    "times": (np.array([0.1, np.nan], np.float16), "`times` must be seconds from 0 to 2147.48, got nan at spike 1"),
+    "long": (np.array([0.1, 3000], np.float16), "`times` must be seconds from 0 to 2147.48, got 3000.0 at spike 1"),
+    "negative": (np.array([-0.1, 1], np.float16), "`times` must be seconds from 0 to 2147.48, got -0.0999"),
+    "units": (np.array([1, 700], np.uint16), "`units` must be from 0 to 699, got 700 at spike 1"),
+    "number": (np.array([1], np.uint16), "`times` and `units` must be as many, got 2 and 1"),
+    "label": (3, "`label` must be from 0 to 2, got 3"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_recording_is_named_or_skipped(tmp_path, kind, caplog):
+    path, (value, fault) = tmp_path / "words.h5", DAMAGE[kind]
+    events = words()
+    shd.write_file(path, events)
+    good = shd.read_file(path)
+    with h5py.File(path, "r+") as file:
+        file["spikes/times"][2], file["spikes/units"][2] = np.zeros(2, np.float16), np.zeros(2, np.uint16)
+        if kind == "label":
+            file["labels"][2] = value
+        else:
+            file["spikes/units" if value.dtype == np.uint16 else "spikes/times"][2] = value
+    with pytest.raises(ValueError, match="recording 2 of") as caught:
+        shd.read_file(path)
+    assert str(caught.value).startswith(fault)
+    assert str(caught.value).endswith(f"(recording 2 of {path}): the file is damaged.")
+    same(shd.read_file(path, damaged="skip"), good.take([0, 1, 3, 4]))
+    assert caplog.messages == [f"skipped 1 of 5 recordings; the first: {caught.value}"]
+
+
+@pytest.mark.parametrize("key", ["spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys", "spikes"])
+def test_a_file_of_another_layout_is_refused(tmp_path, key):
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    with h5py.File(path, "r+") as file:
+        del file[key]
+    with pytest.raises(ValueError, match=r"^`path` must be a whole file in SHD's layout, got "):
+        shd.read_file(path)
+    for wrong in (np.zeros(5), np.zeros((5, 2), np.uint16), np.zeros(3, np.uint16)):
+        with h5py.File(path, "a") as file:
+            if key in file:
+                del file[key]
+            file[key] = wrong
+        with pytest.raises(ValueError, match=r"^`path` must be a whole file in SHD's layout, got "):
+            shd.read_file(path)
+
+
+def test_what_is_no_such_file(tmp_path, no_network):
+    with pytest.raises(FileNotFoundError, match=r"^`path` must be a file in SHD's layout, got nothing at "):
+        shd.read_file(tmp_path / "absent.h5")
+    with pytest.raises(FileNotFoundError, match=r"^`root` must hold SSC/ssc_valid\.h5, got nothing at "):
+        load("ssc", root=tmp_path, split="valid")
+    with pytest.raises(ValueError, match=r"^`split` must be 'train' or 'test', got 'valid'\.$"):
+        load("shd", root=tmp_path, split="valid")
+    with pytest.raises(ValueError, match=r"^`name` must be 'nmnist' or 'shd' or 'ssc', got 'mnist'\.$"):
+        load("mnist", root=tmp_path, split="train")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(ValueError, match=r"^`path` must be a whole file in SHD's layout, got "):
+        shd.read_file(tmp_path / "text.h5")
+
+
+def test_writing_refuses_what_the_layout_cannot_hold(tmp_path):
+    events = words()
+    with pytest.raises(ValueError, match=r"^`events.sensor` must be \(1, 1, 700\) for SHD's layout, got \(2, 1, 700\)"):
+        shd.write_file(tmp_path / "a.h5", events._replace(sensor=(2, 1, 700)))
+    with pytest.raises(ValueError, match=r"^`events` must have labels and classes for SHD's layout"):
+        shd.write_file(tmp_path / "a.h5", events._replace(labels=np.full(5, -1)))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"^`path` must be a place that can be written and has room, got "):
+        shd.write_file(tmp_path / "file" / "a.h5", events)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_damaged_files_end_in_an_error_or_a_read(tmp_path):
+    """Bytes changed, cut and repeated anywhere: whatever comes back obeys the rules of a set."""
+    from suspike_datasets.sets import check_set
+
+    path, broken, rng = tmp_path / "words.h5", tmp_path / "broken.h5", np.random.default_rng(0)
+    shd.write_file(path, words())
+    good, outcomes = path.read_bytes(), {"read": 0, "refused": 0}
+    for _ in range(400):
+        raw = bytearray(good)
+        for _ in range(rng.integers(1, 6)):
+            at = int(rng.integers(len(raw)))
+            raw[at] = int(rng.integers(256))
+        if rng.random() < 0.2:
+            raw = raw[: int(rng.integers(len(raw)))]
+        broken.write_bytes(raw)
+        try:
+            check_set(shd.read_file(broken), "fuzzed")
+            outcomes["read"] += 1
+        except ValueError:
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 20
+    shutil.copy(path, broken)
+    same(shd.read_file(broken), shd.read_file(path))
