@@ -1,6 +1,7 @@
 # make demo    train, simulate, price and export a selective network on event-camera digits
 # make test    the whole test suite
-# make bench   time of a training step beside other libraries, to build/bench (an hour; ROUNDS=3: half)
+# make bench   time of a training step and of loading beside other libraries, to build/bench (an hour; ROUNDS=3: half;
+#              DATA=FOLDER: loading from FOLDER/NMNIST and FOLDER/speech/SHD instead of digits made on the spot)
 # make check   lint, format, types, import contracts
 PYTHON ?= python3
 VENV   := .venv
@@ -27,6 +28,7 @@ bench: $(VENV)/dev.stamp
 	-$(MAKE) --no-print-directory $(PEERS)/peers.stamp
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/train_step.py $(ROUNDS)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/gates_and_steps.py $(ROUNDS)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/loading.py $(ROUNDS) $(DATA)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

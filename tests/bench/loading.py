@@ -1,11 +1,12 @@
 """Loading recordings for training: an epoch of batches, from the files and from a cache, beside tonic.
 
-``loading.py FOLDER [ROUNDS]`` reads FOLDER/NMNIST and FOLDER/speech/SHD, whatever part of the sets is there; it fetches
-nothing. All in one process on one pinned core, CPU time, interleaved, medians; batches of 32, in order. suspike's
-batches are event lists (and, in rows of their own, the dense tensors [T, B, N] of them), tonic's the dense frames of
-ToFrame, padded and stacked by its own collate function, from its own classes and from its DiskCachedDataset. Before
-anything is timed the frames have to hold the same counts, but for single events that ToFrame loses. The table and
-build/bench/loading.json have events a second, of those that were recorded.
+``loading.py ROUNDS [FOLDER]`` reads FOLDER/NMNIST and FOLDER/speech/SHD, whatever part of the sets is there; without a
+folder scikit-learn's digits in N-MNIST's format, which it makes. It fetches nothing. All in one process on one pinned
+core, CPU time, interleaved, medians; batches of 32, in order. suspike's batches are event lists (and, in rows of their
+own, the dense tensors [T, B, N] of them), tonic's the dense frames of ToFrame, padded and stacked by its own collate
+function, from its own classes and from its DiskCachedDataset. Before anything is timed the frames have to hold the same
+counts, but for single events that ToFrame loses. The table and build/bench/loading.json have events a second, of those
+that were recorded.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from suspike.loader import batches, load
+from suspike_datasets import digits_as_nmnist
 from suspike_datasets import load as load_events
 
 BATCH = 32
@@ -86,11 +88,13 @@ def lost(name: str, mine: Epoch, other: Epoch) -> int:
 
 def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    folder, rounds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name, (below, dt_ms) in SETS.items():
+        given = sys.argv[2:]
+        folder = Path(given[0]) if given else digits_as_nmnist(scratch)
+        for name, (below, dt_ms) in SETS.items() if given else [("nmnist", SETS["nmnist"])]:
             root, cache = folder / below, Path(scratch) / name
             events = load_events(name, root=root, split="train")  # type: ignore[arg-type]
             epochs = {
@@ -110,7 +114,8 @@ def main() -> None:
             for impl, found in times.items():
                 median = statistics.median(found)
                 rows.append({
-                    "set": name, "recordings": events.n_recordings, "events": len(events.t), "impl": impl,
+                    "set": name, "encoded": not given, "recordings": events.n_recordings,
+                    "events": len(events.t), "impl": impl,
                     "dt_ms": dt_ms, "seconds": median, "min": min(found), "max": max(found), "rounds": rounds,
                     "tonic_lost": missing, "events_per_second": len(events.t) / median,
                     "ratio_to_tonic_cache": base / median,

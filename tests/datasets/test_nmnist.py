@@ -117,6 +117,37 @@ def test_a_damaged_file_is_named(tmp_path, raw, message):
     assert str(caught.value) == message.format(path)
 
 
+def outcome(path):
+    """What a recording holds, or None and why it is refused."""
+    try:
+        return read_recording(path), ""
+    except ValueError as fault:
+        return None, str(fault)
+
+
+@settings(deadline=None, max_examples=1500, derandomize=True, database=None)
+@given(raw=st.binary(max_size=60))
+def test_any_bytes_are_read_right_or_refused(raw, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.bin"
+    path.write_bytes(raw)
+    events, fault = outcome(path)
+    assert str(path) in fault if events is None else nmnist.pack(events, "here") == raw
+
+
+def test_damage_to_a_good_recording(tmp_path, make_events):
+    rng, good, read = np.random.default_rng(0), tmp_path / "good.bin", 0
+    write_recording(good, make_events(np.sort(rng.integers(0, 300_000, 500)), rng.integers(0, 34, 500)))
+    raw = good.read_bytes()
+    for _ in range(2000):
+        bad = bytearray(raw)
+        bad[rng.integers(len(bad))] = rng.integers(256)
+        good.write_bytes(bad[: rng.integers(len(bad))] if rng.random() < 0.2 else bad)
+        events, fault = outcome(good)
+        assert str(good) in fault if events is None else nmnist.pack(events, "here") == good.read_bytes()
+        read += events is not None
+    assert 200 < read < 1800
+
+
 def test_writing_where_no_file_can_be(tmp_path, make_events):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"`path` must be a place .*: Not a directory\.$"):
