@@ -1,4 +1,4 @@
-"""The command line: `suspike demo`, `suspike verify`. What a user can mend ends in one line and exit code 2."""
+"""The command line: `suspike demo`, `verify`, `data`. What a user can mend ends in one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import suspike
+from suspike import data_cli
 
 app = typer.Typer(
     help="Spiking networks whose neurons choose when to update.",
@@ -47,6 +48,9 @@ def verify(bundle: Annotated[Path, typer.Argument(help="A folder written by susp
         table.add_row(escape(check.name), "yes" if check.passed else "[bold red]NO[/]", escape(check.detail))
     Console().print(table)
     raise typer.Exit(0 if verification.ok else 1)
+
+
+app.add_typer(data_cli.app, name="data")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 `load` reads a data set, `bin_events` turns recordings into the event lists that a network takes, `load_binned` does
 both and keeps what it made; `digits_as_nmnist` makes a small set in N-MNIST's layout out of scikit-learn's digits,
-through `saccade_events`, an event camera; `rate_code`, `latency_code` and `delta_code` make spikes of arrays.
+through `saccade_events`, an event camera, `encode_words` a file in SHD's layout out of a folder of sounds, through
+`cochlea_spikes`; `rate_code`, `latency_code` and `delta_code` make spikes of arrays.
 """
 
 from suspike_datasets.binning import BinnedEvents as BinnedEvents
@@ -11,6 +12,7 @@ from suspike_datasets.camera import saccade_events as saccade_events
 from suspike_datasets.catalog import BinnedSet as BinnedSet
 from suspike_datasets.catalog import load as load
 from suspike_datasets.catalog import load_binned as load_binned
+from suspike_datasets.cochlea import cochlea_spikes as cochlea_spikes
 from suspike_datasets.digits import digits_as_nmnist as digits_as_nmnist
 from suspike_datasets.encoders import delta_code as delta_code
 from suspike_datasets.encoders import latency_code as latency_code
@@ -19,3 +21,4 @@ from suspike_datasets.nmnist import read_recording as read_recording
 from suspike_datasets.nmnist import write_recording as write_recording
 from suspike_datasets.sets import EventSet as EventSet
 from suspike_datasets.sets import from_recordings as from_recordings
+from suspike_datasets.words import encode_words as encode_words

@@ -21,8 +21,31 @@ log = logging.getLogger(__name__)
 Name = Literal["nmnist", "shd", "ssc"]
 Damaged = Literal["refuse", "skip"]
 
-FOLDERS = {"nmnist": "NMNIST", "shd": "SHD", "ssc": "SSC"}
-"""Where a set lies below its root: as tonic has it."""
+
+class About(NamedTuple):
+    """What there is to know of a data set: its sensor is (channels, rows, columns)."""
+
+    title: str
+    sensor: tuple[int, int, int]
+    splits: tuple[str, ...]
+    licence: str
+    source: str
+
+
+ABOUT = {
+    "nmnist": About(
+        "digits before an event camera", nmnist.SENSOR, ("train", "test"), "CC BY-SA 4.0",
+        "Orchard et al. 2015, doi 10.3389/fnins.2015.00437",
+    ),
+    "shd": About(
+        "spoken digits, English and German, through a cochlea", shd.SENSOR, ("train", "test"), "CC BY 4.0",
+        "Cramer et al. 2022, doi 10.1109/TNNLS.2020.3044364",
+    ),
+    "ssc": About(
+        "spoken commands through a cochlea", shd.SENSOR, ("train", "valid", "test"), "CC BY 4.0",
+        "Cramer et al. 2022, doi 10.1109/TNNLS.2020.3044364",
+    ),
+}  # fmt: skip
 
 WHOLE = {("nmnist", "train"): 60_000, ("nmnist", "test"): 10_000}
 """Recordings of the whole set, where its makers agree on a number: less is a subset, and called so."""
@@ -75,7 +98,7 @@ def load(name: Name, *, root: str | os.PathLike[str], split: str, damaged: Damag
     ValueError
         If a recording or a file is damaged: it names file, recording and rule.
     """
-    if check_choice("name", name, tuple(FOLDERS)) == "nmnist":
+    if check_choice("name", name, tuple(ABOUT)) == "nmnist":
         found = nmnist.read_split(root, split, damaged=damaged)  # type: ignore[arg-type]
     else:
         found = shd.read_split(root, split, name=name, damaged=damaged)  # type: ignore[arg-type]
@@ -150,7 +173,7 @@ def files(name: Name, *, root: str | os.PathLike[str], split: str) -> list[Path]
     FileNotFoundError, ValueError
         As `load`, where there are none.
     """
-    if check_choice("name", name, tuple(FOLDERS)) == "nmnist":
+    if check_choice("name", name, tuple(ABOUT)) == "nmnist":
         return nmnist.files_of(root, split)
     return [shd.file_of(root, split, name)]
 
