@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -39,7 +40,7 @@ class Recordings(NamedTuple):
 
     def take(self, samples: Sequence[int] | np.ndarray) -> Recordings:
         """Return the recordings named by index, in that order."""
-        chosen = np.asarray(samples)
+        chosen = np.asarray(samples, np.int64)
         rest = (None if x is None else x[chosen] for x in (self.n_steps, self.subjects))
         return Recordings(self.events.take(samples), self.labels[chosen], *rest)
 
@@ -90,9 +91,11 @@ def load(
     """
     from suspike_datasets import load_binned
 
-    dt_us = None if dt_ms is None else round(dt_ms * 1000)
-    if dt_us is not None and dt_ms is not None and (dt_us < 1 or abs(dt_us - dt_ms * 1000) > 1e-6):
+    if dt_ms is not None and not (
+        math.isfinite(dt_ms) and dt_ms > 0 and abs(dt_ms * 1000 - round(dt_ms * 1000)) < 1e-6
+    ):
         fail("dt_ms", "a whole number of microseconds above 0", f"{dt_ms} ms")
+    dt_us = None if dt_ms is None else round(dt_ms * 1000)
     found = load_binned(
         name, root=root, split=split, dt_us=dt_us, n_steps=n_steps, window=window, pool=pool, merge=merge,
         damaged=damaged, cache=cache,
@@ -125,7 +128,7 @@ def hold_out(recordings: Recordings, share: float, *, seed: int = 0) -> tuple[Re
 
 def hold_out_subjects(recordings: Recordings, subjects: Sequence[int]) -> tuple[Recordings, Recordings]:
     """Return the recordings in two parts: those of other subjects, and those of `subjects`, in their order."""
-    if recordings.subjects is None:
+    if recordings.subjects is None or (recordings.subjects < 0).all():
         fail("recordings", "of known subjects", "recordings without")
     absent = sorted(set(subjects) - set(recordings.subjects.tolist()))
     if absent:
@@ -233,6 +236,7 @@ class _Batches(Dataset[tuple[Spikes, Tensor]]):
         return self.__getitems__([index if isinstance(index, tuple) else (0, index)])
 
     def __getitems__(self, drawn: list[_Drawn]) -> tuple[Spikes, Tensor]:
+        drawn = [pair if isinstance(pair, tuple) else (0, pair) for pair in drawn]  # a sampler of the user's own
         indices = [i for _, i in drawn]
         batch = self.recordings.take(indices)
         events = batch.events

@@ -98,6 +98,7 @@ def bin_events(
         n_steps = check_int("n_steps", n_steps, 1, N_STEPS_END - 1)
     sensor, place = _places(events.sensor, window, pool)
     last = np.where(np.diff(events.start) > 0, events.t[events.start[1:] - 1] if len(events.t) else 0, -1)
+    last = last.astype(np.int64)
     longest = int(last.max(initial=-1)) // dt_us + 1 if dt_us else n_steps
     n_steps = longest if n_steps is None else n_steps
     assert n_steps is not None, "given, or the longest"

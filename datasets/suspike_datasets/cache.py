@@ -94,7 +94,7 @@ def arrays_once(
     OSError
         If `cache` cannot be written or is full; what stood there before stays.
     """
-    text = json.dumps(shaped_by, sort_keys=True)
+    text = json.dumps(shaped_by, sort_keys=True, default=int)  # numpy's whole numbers
     cache = Path(cache).expanduser()
     target = cache / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     found: dict[str, NDArray[Any]] = {}
@@ -112,7 +112,7 @@ def arrays_once(
                 whole = np.ascontiguousarray(array)
                 whole.tofile(folder / f"{key}.bin")
                 index[key] = _description(whole)
-            (folder / INDEX).write_text(json.dumps({"arrays": index, "shaped_by": shaped_by}))
+            (folder / INDEX).write_text(json.dumps({"arrays": index, "crc32": _check_sum(index), "shaped_by": text}))
 
     folder = folder_once(target, is_complete, write)
     if not found and not is_complete(folder):
@@ -125,12 +125,19 @@ def _description(array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": array.dtype.str, "shape": list(array.shape), "crc32": zlib.crc32(raw.data)}
 
 
+def _check_sum(index: Any) -> int:
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
+
+
 def _open(folder: Path) -> dict[str, NDArray[Any]] | None:
     """Return the arrays of a folder, or None where one is missing or not what its index says."""
     try:
         if (folder / INDEX).stat().st_size > INDEX_BYTES:
             return None
-        index = json.loads((folder / INDEX).read_text())["arrays"]
+        found = json.loads((folder / INDEX).read_text())
+        index = found["arrays"]
+        if found["crc32"] != _check_sum(index):
+            return None
         arrays: dict[str, NDArray[Any]] = {}
         for key, description in index.items():
             path = folder / f"{Path(key).name}.bin"

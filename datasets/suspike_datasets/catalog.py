@@ -50,7 +50,7 @@ ABOUT = {
 WHOLE = {("nmnist", "train"): 60_000, ("nmnist", "test"): 10_000}
 """Recordings of the whole set, where its makers agree on a number: less is a subset, and called so."""
 
-CODE = ("binning.py", "checks.py", "nmnist.py", "sets.py", "shd.py")
+CODE = ("binning.py", "cache.py", "catalog.py", "checks.py", "nmnist.py", "sets.py", "shd.py")
 """What binned recordings depend on in this package."""
 
 
@@ -157,7 +157,8 @@ def load_binned(
     else:
         paths = files(name, root=root, split=split)
         shaped_by = options | {
-            "name": name, "split": split, "damaged": damaged, "files": fingerprint(paths), "code": code_hash(*CODE)
+            "name": name, "split": split, "damaged": damaged, "root": str(Path(root).expanduser().resolve()),
+            "files": fingerprint(paths), "code": code_hash(*CODE),
         }  # fmt: skip
         found = arrays_once(cache, f"{name}-{split}", shaped_by, make)
     p, h, w = (int(n) for n in found["sensor"])

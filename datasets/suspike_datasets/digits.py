@@ -114,7 +114,10 @@ def _complete(target: Path) -> bool:
     """Tell whether both folders hold their number of files of whole records; a power cut leaves empty files."""
     counts = []
     for split in ("Train", "Test"):
-        sizes = [path.stat().st_size for path in (target / "NMNIST" / split).glob("[0-9]/*.bin")]
+        try:
+            sizes = [path.stat().st_size for path in (target / "NMNIST" / split).glob("[0-9]/*.bin")]
+        except OSError:  # another process is replacing it
+            return False
         if not all(size and size % RECORD_BYTES == 0 for size in sizes):
             return False
         counts.append(len(sizes))

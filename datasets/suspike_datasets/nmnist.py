@@ -170,7 +170,7 @@ def files_of(root: str | os.PathLike[str], split: str) -> list[Path]:
         named = path.suffix == ".bin" and path.stem.isascii() and path.stem.isdigit()
         if not (len(rest) == 1 and named and len(digit) == 1 and digit in "0123456789"):
             raise ValueError(f"`root` must hold recordings as {folder}/<digit>/NNNNN.bin, got {path}.")
-    return sorted(files, key=lambda path: (int(path.stem), path.parent.name))
+    return sorted(files, key=lambda path: (int(path.stem), path.parent.name, path.name))
 
 
 def _check_size(path: Path, size: int) -> None:

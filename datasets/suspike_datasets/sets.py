@@ -61,6 +61,7 @@ class EventSet(NamedTuple):
 
     def recording(self, b: int) -> EventArray:
         """Return recording b as tonic has it: a structured array [E] of int64 fields x, y, t, p."""
+        b = range(self.n_recordings)[b]
         part = slice(self.start[b], self.start[b + 1])
         _, height, width = self.sensor
         events = np.empty(self.start[b + 1] - self.start[b], EVENT_DTYPE)
@@ -70,8 +71,11 @@ class EventSet(NamedTuple):
         return events
 
     def take(self, samples: Sequence[int] | NDArray[np.integer]) -> EventSet:
-        """Return the recordings named by index, in that order."""
-        chosen = np.asarray(samples, np.int64)
+        """Return the recordings named by index, in that order; an index that is none raises an IndexError."""
+        index = np.asarray(samples)
+        if len(index) and index.dtype.kind not in "iu":
+            raise TypeError(f"`samples` must be whole numbers, got {index.dtype}. A mask: pass np.flatnonzero(mask).")
+        chosen = np.arange(self.n_recordings)[index.astype(np.int64)]
         start = np.concatenate([[0], np.cumsum(np.diff(self.start)[chosen])])
         parts = [slice(self.start[b], self.start[b + 1]) for b in chosen]
         t, unit = (np.concatenate([x[:0], *(x[part] for part in parts)]) for x in (self.t, self.unit))

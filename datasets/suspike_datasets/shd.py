@@ -33,6 +33,7 @@ N_UNITS = 700
 """Channels of the cochlea; unit 0 hears the highest frequency."""
 
 SENSOR = (1, 1, N_UNITS)
+UINT16 = 2**16 - 1
 
 
 def read_split(
@@ -139,6 +140,11 @@ def _read(path: Path) -> tuple[Any, Any, NDArray[np.int64], NDArray[np.int64], t
                 wrong += [] if inner is not None and inner.kind == kind and inner.itemsize <= 8 else [key]
             wrong += [key for key in ("labels", "extra/speaker") if found[key].dtype.kind not in "iu"]
             wrong += [] if found["extra/keys"].dtype.kind in "SO" else ["extra/keys"]
+            # a damaged type that h5py takes for one of these makes libhdf5 read anywhere
+            for key in ("spikes/times", "spikes/units") if not wrong else ():
+                kind = found[key].id.get_type()
+                if kind.encode() != h5py.h5t.vlen_create(kind.get_super()).encode():
+                    wrong.append(key)
             if wrong:
                 raise ValueError(f"`{wrong[0]}` is not what SHD's layout has there, got {found[wrong[0]]}")
             n = len(found["labels"])
@@ -146,10 +152,13 @@ def _read(path: Path) -> tuple[Any, Any, NDArray[np.int64], NDArray[np.int64], t
             # a recording takes 16 bytes of the file at least, where its two lists are pointed at
             if off or n * 16 > path.stat().st_size:
                 raise ValueError(f"`{(off or ['labels'])[0]}` is not that of {n} recordings")
+            keys = found["extra/keys"]
+            if len(keys) * keys.dtype.itemsize > path.stat().st_size:
+                raise ValueError(f"`extra/keys` is longer than the file, {len(keys)} names")
             times, units = found["spikes/times"][()], found["spikes/units"][()]
             labels, speakers = (found[key][()].astype(np.int64) for key in ("labels", "extra/speaker"))
             classes = tuple(k.decode() if isinstance(k, bytes) else str(k) for k in found["extra/keys"][()])
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, UnicodeDecodeError) as err:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as err:
         raise ValueError(f"`path` must be a whole file in SHD's layout, got {path}: {err}.") from err
     return times, units, labels, speakers, classes
 
@@ -199,10 +208,17 @@ def write_file(path: str | os.PathLike[str], events: EventSet) -> None:
     check_set(events, str(path))
     if events.sensor != SENSOR:
         raise ValueError(f"`events.sensor` must be {SENSOR} for SHD's layout, got {events.sensor}.")
-    if len(events.labels) and (events.labels.min() < 0 or not events.classes):
+    if not events.classes or (events.labels < 0).any():
         raise ValueError("`events` must have labels and classes for SHD's layout, got a recording without.")
+    if (
+        max(events.labels.max(initial=0), events.subjects.max(initial=0)) > UINT16
+        or events.subjects.min(initial=0) < -1
+    ):
+        raise ValueError(f"`events` must have labels and subjects up to {UINT16} for SHD's layout, got others.")
     # half a microsecond more: a time that was cut off to whole ones comes back as it is
     times = ((events.t + 0.5) * 1e-6).astype(np.float16)
+    if (times >= T_END_US * 1e-6).any():
+        raise ValueError(f"`events.t` must be below {T_END_US} us as a half float too, got {events.t.max()} us.")
     speakers = np.where(events.subjects == UNKNOWN, 0, events.subjects)
     partial = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     with storage("path", path):

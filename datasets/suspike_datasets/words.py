@@ -130,7 +130,7 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], int]:
             raw = file.readframes(n)
             if len(raw) < n * channels * width:
                 raise ValueError("it is cut off")
-    except (wave.Error, EOFError, ValueError) as err:
+    except (wave.Error, EOFError, ValueError, RuntimeError) as err:  # wave seeks beyond a chunk's end
         raise ValueError(
             f"`folder` must hold whole wavs of 8, 16 or 32-bit PCM, got {path}: {err or 'it is cut off'}."
         ) from err

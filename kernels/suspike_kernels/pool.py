@@ -44,7 +44,8 @@ def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int, 
     try:
         take()
     finally:
-        wait(others)
-    for other in others:  # what a thread raised is raised here
+        started = [other for other in others if not other.cancel()]  # no work is left for one that has not begun
+        wait(started)
+    for other in started:  # what a thread raised is raised here
         other.result()
     return results

@@ -191,6 +191,12 @@ def test_lengths_end_behind_the_last_event(make_events):
     assert binned_of(batch, dt_us=10, n_steps=11).n_steps.tolist() == [10, 0, 11, 11]
 
 
+def test_the_longest_times(make_events):
+    batch = [make_events([2**31 - 1])]
+    assert binned_of(batch, dt_us=2**31).n_steps.tolist() == [1]
+    assert binned_of(batch, dt_us=1, n_steps=10).n_steps.tolist() == [10]
+
+
 def test_events_outside_of_a_window_are_counted(make_events, caplog):
     batch = [make_events([0, 1, 2], x=[0, 5, 33], y=[7, 7, 7])]
     assert len(binned_of(batch, dt_us=10, window=((0, 34), (0, 34))).idx) == 3

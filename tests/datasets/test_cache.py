@@ -56,7 +56,9 @@ def test_arrays_are_made_once_and_mapped(tmp_path):
     assert not [n for n in names(place) if "partial" in n]
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "shape", "index", "no index", "object", "long index"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "cut", "flipped", "shape", "index", "no index", "object", "long index", "type", "name"]
+)
 def test_damaged_arrays_are_made_anew(tmp_path, damage):
     arrays_once(tmp_path, "test", {}, make)
     (folder,) = tmp_path.glob("test-*")
@@ -75,6 +77,10 @@ def test_damaged_arrays_are_made_anew(tmp_path, damage):
         index.write_text(json.dumps({"arrays": {"../../a": 1}}))
     elif damage == "no index":
         index.unlink()
+    elif damage == "type":
+        index.write_text(index.read_text().replace("<i4", "<f4"))
+    elif damage == "name":
+        index.write_text(index.read_text().replace('"a"', '"b"'))
     elif damage == "object":
         index.write_text(index.read_text().replace("<i4", "|O"))
     else:
@@ -195,6 +201,11 @@ def test_a_second_epoch_reads_and_bins_nothing(tmp_path, make_events, monkeypatc
     for change in ({key: value} for key, value in changes.items()):
         with pytest.raises(TypeError, match="never"):
             load_binned("nmnist", **options | change, cache=tmp_path / "cache")
+    assert len(load_binned("nmnist", **options | {"dt_us": np.int64(1000)}, cache=tmp_path / "cache").labels) == 3
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "NMNIST").symlink_to(tmp_path / "NMNIST")
+    with pytest.raises(TypeError, match="never"):
+        load_binned("nmnist", **options | {"root": tmp_path / "other"}, cache=tmp_path / "cache")
     path = tmp_path / "NMNIST" / "Train" / "1" / "00001.bin"
     time.sleep(0.01)
     os.utime(path)

@@ -32,6 +32,11 @@ def test_recordings_come_back_as_they_were(make_events):
     for b, i in enumerate(chosen):
         np.testing.assert_array_equal(taken.recording(b), recordings[i])
     assert len(events.take([]).t) == 0
+    np.testing.assert_array_equal(events.take([-1]).recording(-1), recordings[-1])
+    with pytest.raises(IndexError):
+        events.take([6])
+    with pytest.raises(TypeError, match=r"^`samples` must be whole numbers, got bool\."):
+        events.take(np.array([False, True]))
 
 
 def test_a_cochlea_needs_no_rows_and_no_polarity():

@@ -145,6 +145,29 @@ def test_a_file_of_another_layout_is_refused(tmp_path, key):
             shd.read_file(path)
 
 
+def test_damaged_types_and_long_names_are_refused_unread(tmp_path):
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    raw, refused = path.read_bytes(), 0
+    with h5py.File(path) as file:
+        kind = file["spikes/times"].id.get_type().encode()
+    at = raw.index(kind[2:12])  # as it stands in the file, after the version of the message
+    for place in range(at, at + 8):
+        for value in (0xA6, 0xFF, 0x00):
+            path.write_bytes(raw[:place] + bytes([value]) + raw[place + 1 :])
+            try:
+                shd.read_file(path)
+            except ValueError:
+                refused += 1
+    assert refused > 3
+    path.write_bytes(raw)
+    with h5py.File(path, "r+") as file:
+        del file["extra/keys"]
+        file.create_dataset("extra/keys", (10**12,), "S10", chunks=(1000,))
+    with pytest.raises(ValueError, match="`extra/keys` is longer than the file"):
+        shd.read_file(path)
+
+
 def test_what_is_no_such_file(tmp_path, no_network):
     with pytest.raises(FileNotFoundError, match=r"^`path` must be a file in SHD's layout, got nothing at "):
         shd.read_file(tmp_path / "absent.h5")
@@ -165,6 +188,15 @@ def test_writing_refuses_what_the_layout_cannot_hold(tmp_path):
         shd.write_file(tmp_path / "a.h5", events._replace(sensor=(2, 1, 700)))
     with pytest.raises(ValueError, match=r"^`events` must have labels and classes for SHD's layout"):
         shd.write_file(tmp_path / "a.h5", events._replace(labels=np.full(5, -1)))
+    for wrong in (
+        {"subjects": np.full(5, 70_000)}, {"subjects": np.full(5, -5)}, {"classes": ()},
+        {"t": np.where(events.t == events.t.max(), 2_147_400_000, events.t)},
+    ):  # fmt: skip
+        broken = events._replace(**wrong)
+        if "t" in wrong:
+            broken = broken.take([int(np.argmax([events.t[e - 1] for e in events.start[1:]]))])
+        with pytest.raises(ValueError, match=r"^`events"):
+            shd.write_file(tmp_path / "a.h5", broken)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"^`path` must be a place that can be written and has room, got "):
         shd.write_file(tmp_path / "file" / "a.h5", events)

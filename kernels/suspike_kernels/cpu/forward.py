@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, memory, rows, steps
+from suspike_kernels.cpu import gating, rows, steps
 from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.rows import scratch
@@ -46,7 +46,8 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
 def _joined(parts: list[tuple[Any, ...]], n_threads: int) -> list[Any]:
     """Return the lists of all ranges of samples one behind the other: `np.concatenate`, by all threads."""
     starts = [np.cumsum([0, *(len(part[i]) for part in parts)]) for i in range(len(parts[0]))]
-    whole = [memory.empty((ends[-1],), x.dtype) for ends, x in zip(starts, parts[0], strict=True)]
+    # not memory.empty: no two steps ask for the same size
+    whole = [np.empty(ends[-1], x.dtype) for ends, x in zip(starts, parts[0], strict=True)]
 
     def copy(low: int, high: int) -> None:
         for j in range(low, high):
