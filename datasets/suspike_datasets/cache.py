@@ -48,7 +48,7 @@ def folder_once(target: Path, is_complete: Callable[[Path], bool], make: Callabl
     """
     if is_complete(target):
         return target
-    with _lock(target):
+    with locked(target.with_name(f".{target.name.rpartition('-')[0]}.lock"), "cache"):
         with storage("cache", target.parent):
             # Nobody else holds the lock, so whoever wrote these is dead.
             for rest in target.parent.glob(f".{target.name}.*.partial"):
@@ -173,14 +173,25 @@ def code_hash(*names: str) -> str:
 
 
 @contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """Hold the lock of `target` and its like, NAME-HASH; the system lets go of it when the process dies."""
+def locked(file: Path, name: str) -> Iterator[None]:
+    """Hold a lock file, made with its folder where missing; the system lets go of it when the process dies.
+
+    Parameters
+    ----------
+    file : path
+        It stays.
+    name : str
+        The argument that an OSError about the place is told of.
+    """
     import fcntl  # POSIX only
 
-    with storage("cache", target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = (target.parent / f".{target.name.rpartition('-')[0]}.lock").open("w")
-    with file:
-        with storage("cache", target.parent):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with storage(name, file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        opened = file.open("w")
+    with opened:
+        with storage(name, file.parent):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(opened, fcntl.LOCK_UN)  # a process forked meanwhile would hold it on

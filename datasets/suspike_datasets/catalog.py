@@ -34,15 +34,15 @@ class About(NamedTuple):
 
 ABOUT = {
     "nmnist": About(
-        "digits before an event camera", nmnist.SENSOR, ("train", "test"), "CC BY-SA 4.0",
+        "digits before an event camera", nmnist.SENSOR, tuple(nmnist.FOLDERS), "CC BY-SA 4.0",
         "Orchard et al. 2015, doi 10.3389/fnins.2015.00437",
     ),
     "shd": About(
-        "spoken digits, English and German, through a cochlea", shd.SENSOR, ("train", "test"), "CC BY 4.0",
+        "spoken digits, English and German, through a cochlea", shd.SENSOR, shd.SPLITS["shd"], "CC BY 4.0",
         "Cramer et al. 2022, doi 10.1109/TNNLS.2020.3044364",
     ),
     "ssc": About(
-        "spoken commands through a cochlea", shd.SENSOR, ("train", "valid", "test"), "CC BY 4.0",
+        "spoken commands through a cochlea", shd.SENSOR, shd.SPLITS["ssc"], "CC BY 4.0",
         "Cramer et al. 2022, doi 10.1109/TNNLS.2020.3044364",
     ),
 }  # fmt: skip

@@ -27,6 +27,8 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, NamedTuple
 
+from suspike_datasets import nmnist, shd
+from suspike_datasets.cache import locked
 from suspike_datasets.checks import check_choice, storage
 
 log = logging.getLogger(__name__)
@@ -38,9 +40,8 @@ FOLDERS = {"nmnist": "NMNIST", "shd": "SHD", "ssc": "SSC", "dvsgesture": "DVSGes
 """Where a set lies below its root, and what tonic calls its class."""
 
 CONTENTS = {
-    "nmnist": {"train": "Train", "test": "Test"},
-    "shd": {split: f"shd_{split}.h5" for split in ("train", "test")},
-    "ssc": {split: f"ssc_{split}.h5" for split in ("train", "valid", "test")},
+    "nmnist": nmnist.FOLDERS,
+    **{name: {split: f"{name}_{split}.h5" for split in splits} for name, splits in shd.SPLITS.items()},
     "dvsgesture": {"train": "ibmGestureTrain", "test": "ibmGestureTest"},
 }
 """What an archive unpacks to."""
@@ -157,7 +158,7 @@ def fetch(name: Name, *, root: str | os.PathLike[str], split: str, progress: Pro
         return content
     (archive,) = archives(name, split)
     place = folder / archive.filename
-    with _lock(place):
+    with locked(place.with_name(f".{place.name}.lock"), "root"):
         if _has_data(content):  # by the process we waited for
             return content
         # before gigabytes are fetched that could not be put there
@@ -188,20 +189,6 @@ def _has_data(content: Path) -> bool:
     if content.is_dir():
         return any(path.is_file() for kind in ("*.bin", "*.npy") for path in content.rglob(kind))
     return content.is_file() and content.stat().st_size > 0
-
-
-@contextmanager
-def _lock(place: Path) -> Iterator[None]:
-    """Hold the lock of an archive, and make its folder; the system lets go of it when the process dies."""
-    import fcntl  # POSIX only
-
-    with storage("root", place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = place.with_name(f".{place.name}.lock").open("w")
-    with file:
-        with storage("root", place.parent):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _md5(path: Path) -> str:

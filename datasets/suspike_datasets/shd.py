@@ -33,6 +33,7 @@ N_UNITS = 700
 """Channels of the cochlea; unit 0 hears the highest frequency."""
 
 SENSOR = (1, 1, N_UNITS)
+SPLITS = {"shd": ("train", "test"), "ssc": ("train", "valid", "test")}
 UINT16 = 2**16 - 1
 
 
@@ -58,7 +59,7 @@ def file_of(root: str | os.PathLike[str], split: str, name: str) -> Path:
     FileNotFoundError
         If it is not there.
     """
-    splits = {"shd": ("train", "test"), "ssc": ("train", "valid", "test")}[check_choice("name", name, ("shd", "ssc"))]
+    splits = SPLITS[check_choice("name", name, tuple(SPLITS))]
     path = Path(root).expanduser() / name.upper() / f"{name}_{check_choice('split', split, splits)}.h5"
     if not path.is_file():
         raise FileNotFoundError(f"`root` must hold {name.upper()}/{path.name}, got nothing at {path}.")

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -173,6 +174,21 @@ def test_two_processes_make_one_entry(tmp_path):
     results = [process.communicate(timeout=60)[0].split()[1:] for process in both]
     assert sorted(results) == [["0", "True"], ["1", "True"]]
     assert len(names(tmp_path)) == 2
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path):
+    file = tmp_path / ".test.lock"
+    with cache.locked(file, "cache"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        with file.open() as again:
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is held
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def recordings(root, make_events, n=3):
