@@ -179,6 +179,7 @@ class _RunLayer(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(*tensors[1:])  # not the input's values: they are 0 or 1 and enter no gradient
             ctx.plan, ctx.run, ctx.n_threads = plan, run, torch.get_num_threads()
+        ctx.set_materialize_grads(False)  # or zeros would be made as long as each list
         lists = tuple(
             torch.from_numpy(x)
             for x in (run.spikes.ptr, run.spikes.idx, run.active.ptr, run.active.idx, run.n_open, run.open_at)
@@ -192,11 +193,15 @@ class _RunLayer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         plan, run, want = ctx.plan, ctx.run, _Tensors(*ctx.needs_input_grad[:-1])
         tensors = _Tensors(ctx.saved_tensors[0][:0], *ctx.saved_tensors)
+        asked = RunGrads(*(
+            np.zeros_like(getattr(run, name)) if grad is None else _array(grad)
+            for name, grad in zip(RunGrads._fields, grads, strict=False)
+        ))  # fmt: skip
         by = cpu.backward(
-            RunGrads(*(_array(g) for g in grads[:5])), run, _layer(tensors, plan), plan.surrogate, plan.sources,
+            asked, run, _layer(tensors, plan), plan.surrogate, plan.sources,
             want_weights=bool(want.weight or want.recurrent),
             want_neurons=bool(want.beta or want.decay or want.a or want.b), want_threshold=bool(want.threshold),
-            n_threads=ctx.n_threads,
+            want_bias=bool(want.bias), want_spk=bool(want.spk), n_threads=ctx.n_threads,
         )  # fmt: skip
         found: Any = _Tensors(*(torch.from_numpy(g) for g in (*by, by.bias[:0], by.bias[:0])))
         if want.gate and found.gate.shape != tensors.gate.shape:  # a table that no gradient is wanted of

@@ -150,8 +150,9 @@ def test_poison_is_seen() -> None:
         assert np.isnan(backward.scratch(2, 3, np.ones(1))).all()
         assert not hasattr(rows.add_rows, "py_func")
         for n_columns in (1, 16, 64):
+            acc = np.zeros(n_columns)
             with pytest.raises(IndexError):
-                rows.add_rows(np.zeros(n_columns), np.zeros((2, n_columns)), idx, 0, 1, 0, n_columns)
+                rows.add_rows(acc, acc, np.zeros((2, n_columns)), idx, 0, 1, 0, n_columns)
             with pytest.raises(IndexError):
                 rows.add_dots(np.ones((3, n_columns)), idx, 0, 1, np.ones(n_columns), 0, n_columns, np.zeros(1), 1)
     assert forward.np is np

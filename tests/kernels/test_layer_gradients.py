@@ -149,6 +149,8 @@ def test_what_is_not_wanted_changes_nothing_else(gate: str) -> None:
             "want_weights": ("weight", "recurrent"),
             "want_neurons": ("beta", "decay", "a", "b"),
             "want_threshold": ("threshold",),
+            "want_bias": ("bias",),
+            "want_spk": ("spk",),
         }
         for option, names in unwanted.items():
             found = case.backward(cpu, run, n_threads=2, **{option: False})

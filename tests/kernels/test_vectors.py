@@ -41,11 +41,12 @@ def problems(draw: Any) -> tuple[np.random.Generator, str, int, int, int, int, i
 def test_add_rows(problem: Any) -> None:
     rng, dtype, n, low, high, n_rows, skew = problem
     acc, matrix = numbers(rng, dtype, n, skew=skew), numbers(rng, dtype, 5, n, skew=3 - skew)
-    idx = rng.integers(0, 5, n_rows + 4).astype(np.int32)
-    wanted = acc.copy()
-    wanted[low:high] += matrix[idx[2 : 2 + n_rows], low:high].sum(0)
-    rows.add_rows(acc, matrix, idx, 2, 2 + n_rows, low, high)
-    np.testing.assert_array_equal(acc, wanted)
+    idx, start = rng.integers(0, 5, n_rows + 4).astype(np.int32), numbers(rng, dtype, n)
+    for begin in (acc, start):
+        wanted = acc.copy()
+        wanted[low:high] = begin[low:high] + matrix[idx[2 : 2 + n_rows], low:high].sum(0)
+        rows.add_rows(acc, begin, matrix, idx, 2, 2 + n_rows, low, high)
+        np.testing.assert_array_equal(acc, wanted)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -73,9 +74,11 @@ def test_each_row_has_its_own_place_in_a_product(dtype: str) -> None:
 
 @numba.njit
 def through_intrinsics(acc: Any, wide: Any, matrix: Any, idx: Any, out: Any, x: Any) -> None:
-    vectors.add_64(wide, matrix, idx, 0, 6, 3)
-    vectors.add_16(acc, matrix, idx, 1, 3, 2)
+    vectors.add_64(wide, wide, matrix, idx, 0, 7, 3)
+    vectors.add_16(acc, x, matrix, idx, 1, 3, 2)
     vectors.dot_8(matrix, idx, 1, x, 3, 51, out, 0)
+    vectors.dot_4(matrix, idx, 2, x, 0, 64, out, 9)
+    vectors.dot_2(matrix, idx, 7, x, 1, 33, out, 13)
     vectors.dot_1(matrix, idx, 0, x, 5, 21, out, 8)
 
 
@@ -84,15 +87,17 @@ def test_stand_ins_do_the_same(dtype: str) -> None:
     rng = np.random.default_rng(1)
     idx = rng.integers(0, 7, 9).astype(np.int32)
     matrix, x = numbers(rng, dtype, 7, 67), numbers(rng, dtype, 67)
-    found = [numbers(rng, dtype, n) for n in (18, 67, 9)]
+    found = [numbers(rng, dtype, n) for n in (18, 67, 15)]
     wanted = [array.copy() for array in found]
     through_intrinsics(found[0], found[1], matrix, idx, found[2], x)
-    add_64, add_16, dot_8, dot_1 = (
-        STAND_INS[getattr(vectors, name)] for name in ("add_64", "add_16", "dot_8", "dot_1")
+    add_64, add_16, dot_8, dot_4, dot_2, dot_1 = (
+        STAND_INS[getattr(vectors, name)] for name in ("add_64", "add_16", "dot_8", "dot_4", "dot_2", "dot_1")
     )
-    add_64(wanted[1], matrix, idx, 0, 6, 3)
-    add_16(wanted[0], matrix, idx, 1, 3, 2)
+    add_64(wanted[1], wanted[1], matrix, idx, 0, 7, 3)
+    add_16(wanted[0], x, matrix, idx, 1, 3, 2)
     dot_8(matrix, idx, 1, x, 3, 51, wanted[2], 0)
+    dot_4(matrix, idx, 2, x, 0, 64, wanted[2], 9)
+    dot_2(matrix, idx, 7, x, 1, 33, wanted[2], 13)
     dot_1(matrix, idx, 0, x, 5, 21, wanted[2], 8)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -128,14 +133,14 @@ def test_runs_of_one_row(dtype: str) -> None:
 
 def test_what_an_address_does_not_describe_is_refused() -> None:
     acc, matrix, idx = np.zeros(16, np.float32), np.ones((16, 16), np.float32), np.zeros(1, np.int32)
-    rows.add_rows(acc, matrix, idx, 0, 1, 0, 16)
+    rows.add_rows(acc, acc, matrix, idx, 0, 1, 0, 16)
     for wrong in (matrix.T, matrix[:, ::2], matrix.astype(np.float64)):
         with pytest.raises(TypingError, match="arrays must be"):
-            rows.add_rows(acc, wrong, idx, 0, 1, 0, 16)
+            rows.add_rows(acc, acc, wrong, idx, 0, 1, 0, 16)
         with pytest.raises(TypingError, match="arrays must be"):
             rows.add_dots(wrong, idx, 0, 1, acc, 0, 16, acc.copy(), 0)
     with pytest.raises(TypingError, match="arrays must be"):
-        rows.add_rows(acc, matrix, idx.astype(np.int64), 0, 1, 0, 16)
+        rows.add_rows(acc, acc, matrix, idx.astype(np.int64), 0, 1, 0, 16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,9 +14,9 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, gradients, rows, steps
 from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
+from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
 from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch, spread_width
-from suspike_kernels.cpu.steps import columns
 from suspike_kernels.layout import Events
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import Layer, LayerGrads, Run, RunGrads, Surrogate, empty_grads
@@ -35,14 +35,16 @@ def backward(
     want_weights: bool = True,
     want_neurons: bool = True,
     want_threshold: bool = True,
+    want_bias: bool = True,
+    want_spk: bool = True,
     n_threads: int = 1,
 ) -> LayerGrads:
     """Return the gradients of a layer: see `reference.backward`.
 
     Without `want_weights` those of `weight` and `recurrent` stay 0, without `want_neurons` those of `beta`, `decay`,
-    `a` and `b`, without `want_threshold` that of `threshold`; what is not wanted costs nothing. Threads sum the
-    gradients over ranges of samples (see `pool`); the sums are then added in the ranges' order, so a result is
-    reproducible for a given `n_threads`.
+    `a` and `b`, without `want_threshold`, `want_bias` and `want_spk` those that they name; what is not wanted costs
+    nothing. Threads sum the gradients over ranges of samples (see `pool`); the sums are then added in the ranges'
+    order, so a result is reproducible for a given `n_threads`.
     """
     total = empty_grads(layer, sources)
     layer = rows.weights_in_lines(layer)
@@ -56,7 +58,7 @@ def backward(
         )
         _backward(
             grads, run, layer, shared, sources, part, surrogate.shape, layer.state.dtype.type(surrogate.width),
-            low, high, near, want_weights, want_neurons, want_threshold,
+            low, high, near, want_weights, want_neurons, want_threshold, want_bias, want_spk,
             _room(layer, run, shared, low, high, near or want_neurons),
         )  # fmt: skip
         return part
@@ -192,7 +194,8 @@ def _replay(
 @kernel(reassociate=True, allocates=False)
 def _backward(
     grads: Any, run: Any, layer: Any, shared: Any, sources: Any, by: Any, shape: int, width: Any, low: int, high: int,
-    near: bool, want_weights: bool, want_neurons: bool, want_threshold: bool, room: Any,
+    near: bool, want_weights: bool, want_neurons: bool, want_threshold: bool, want_bias: bool, want_spk: bool,
+    room: Any,
 ) -> None:  # fmt: skip
     """Add the gradients of samples low .. high - 1 to `by` (a LayerGrads)."""
     gate, events, spikes, active, distance = layer.gate, layer.events, run.spikes, run.active, run.distance
@@ -231,7 +234,7 @@ def _backward(
                 dv[k] += grads.trace[t, b, k]
         for t in range(n_steps - 1, -1, -1):
             first, last = a_ptr[b, t], a_ptr[b, t + 1]
-            for e in range(last - first):
+            for e in columns(0, last - first):
                 by_next[e] = zero
             if feeds_back and t < n_steps - 1:  # the segments are still those of step t + 1
                 for s in range(first_seg, last_seg):
@@ -276,13 +279,13 @@ def _backward(
             if first < last:
                 gradients.through_surrogate(grads.value, distance, first, last, width, shape, by_next)
             if reset == 0:
-                for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
-                    dv[s_idx[e]] = zero
+                for e in columns(s_ptr[b, t], s_ptr[b, t + 1]):
+                    dv[unsigned(s_idx[e])] = zero
             elif reset == 1 and want_threshold:
                 for e in range(s_ptr[b, t], s_ptr[b, t + 1]):
                     by.threshold[s_idx[e]] -= dv[s_idx[e]]
-            for e in range(first, last):
-                dv[a_idx[e]] += by_next[e - first]
+            for e in columns(first, last):
+                dv[unsigned(a_idx[e])] += by_next[e - unsigned(first)]
             if want_threshold:
                 for e in range(first, last):
                     by.threshold[a_idx[e]] -= by_next[e - first]
@@ -294,7 +297,7 @@ def _backward(
                 if want_neurons:
                     gradients.by_leaks(kind, by.beta, by.decay, dv, dx, v, x, currents[t], is_open, left, right)
                 gradients.through_update(
-                    kind, gate.kind > 0, beta, decay, dv, dx, cur, is_open, by.bias, left, right
+                    kind, gate.kind > 0, beta, decay, dv, dx, cur, is_open, by.bias, want_bias, left, right
                 )  # fmt: skip
             if gate.kind == 1 and near:
                 row = by.gate[b if by.gate.shape[0] > 1 else 0, t]
@@ -310,7 +313,8 @@ def _backward(
                         by.kappa[k] -= later_a[t, k]
                         push = later_a[t, k] * np.sign(currents[t, k])
                         cur[k] += push
-                        by.bias[k] += push
+                        if want_bias:
+                            by.bias[k] += push
             first_source, last_source = sources.ptr[b, t], sources.ptr[b, t + 1]
             for s in range(first_seg, last_seg):
                 left, right = seg_low[s], seg_high[s]
@@ -331,19 +335,20 @@ def _backward(
         if want_weights and not in_patches:
             by_source(events.ptr[b], events.idx, n_in, 0, at_source, start)
             add_by_source(by.weight, later, at_source, start, blocks, kept_steps)
-        if n_steps == 0:
+        if n_steps == 0 and want_spk:
             for k in range(n):
                 by.spk[b, k] = grads.spk[b, k]
-        elif feeds_back or talk:
-            by_source(s_ptr[b], s_idx, n, 1, at_source, start)
+        elif n_steps and (feeds_back or talk):
+            if talk or want_weights:
+                by_source(s_ptr[b], s_idx, n, 1, at_source, start)
             if feeds_back and want_weights:
                 add_by_source(by.recurrent, later, at_source, start, blocks, kept_steps)
             if talk:
                 add_by_source(by.gate_recurrent, later_a, at_source, start, no_blocks, kept_steps)
             for k in range(n):
-                if feeds_back:
+                if feeds_back and want_spk:
                     by.spk[b, k] += dot(recurrent[k], later[0])
-                if talk:
+                if talk and want_spk:
                     by.spk[b, k] += dot(gate.recurrent[k], later_a[0])
                 for j in range(n if layer.spk[b, k] > zero and feeds_back and want_weights else 0):
                     by.recurrent[k, j] += later[0, j]

@@ -10,6 +10,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import gating, rows, steps
 from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, n_gates, offsets
 from suspike_kernels.pool import over_samples
@@ -87,7 +88,7 @@ def _forward(
     n_s = n_a = 0
     most = n_steps * n + AHEAD
     for b in range(low, high):
-        share = (b - low + 1) / (high - low)  # memory that is never written is only address space
+        share = (b - low) / (high - low)  # memory that is never written is only address space
         s_idx = _room(s_idx, n_s, most, share)
         if width > 0:
             a_idx = _room(a_idx, n_a, most, share)
@@ -109,7 +110,7 @@ def _room(array: Any, used: int, wanted: int, share: float) -> Any:
     """
     if used + wanted <= array.shape[0]:
         return array
-    longer = np.empty(int(1.2 * used / share) + wanted, array.dtype)
+    longer = np.empty((int(1.2 * used / share) if used else 0) + wanted, array.dtype)
     longer[:used] = array[:used]
     return longer
 
@@ -148,7 +149,7 @@ def _run_sample(
         for s in range(first_seg, last_seg):
             left, right = seg_low[s], seg_high[s]
             if kind == 0 and gate.kind == 0:
-                steps.advance_all(beta, threshold, v, cur, apart, left, right)
+                steps.advance_all(beta, threshold, reset, v, cur, apart, left, right)
             else:
                 steps.advance(kind, beta, decay, v, x, cur, is_open, left, right)
                 steps.compare(v, threshold, is_open, gate.kind > 0, apart, left, right)
@@ -156,7 +157,8 @@ def _run_sample(
                 n_a = steps.append_within(apart, width, a_idx, distance, n_a, left, right)
             n_s = steps.append_above(apart, s_idx, n_s, left, right)
         end = n_s
-        steps.settle(threshold, reset, v, s_idx, first, end)
+        if kind or gate.kind:
+            steps.settle(threshold, reset, v, s_idx, first, end)
         if kind == 2:
             for e in range(first, end):
                 fired[s_idx[e]] = 1
@@ -165,11 +167,11 @@ def _run_sample(
             for e in range(first, end):
                 fired[s_idx[e]] = 0
         if out.shape[0]:
-            for k in steps.columns(0, n):
+            for k in columns(0, n):
                 out[t, b, k] = v[k]
         n_spk[b, t], n_act[b, t] = end - first, n_a - first_a
     for t in range(n_steps, out.shape[0]):
-        for k in steps.columns(0, n):
+        for k in columns(0, n):
             out[t, b, k] = v[k]
     steps.spikes_at(distance, value, start_a, n_a)
     if n_steps:

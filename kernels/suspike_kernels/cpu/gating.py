@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.rows import BLOCK, add_rows
-from suspike_kernels.cpu.steps import columns
 from suspike_kernels.layout import GateArrays
 
 
@@ -96,7 +96,7 @@ def activate(gate: Any, b: int, t: int, last: Any, first: int, end: int, activat
     for g in range(activation.shape[0]):
         activation[g] = gate.a[b, t, g]
     if gate.recurrent.shape[0]:
-        add_rows(activation, gate.recurrent, last, first, end, 0, activation.shape[0])
+        add_rows(activation, activation, gate.recurrent, last, first, end, 0, activation.shape[0])
 
 
 @kernel(allocates=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.steps import columns
+from suspike_kernels.cpu.loops import columns
 
 
 @kernel(reassociate=True, allocates=False)
@@ -106,8 +106,8 @@ def by_leaks(
 
 @kernel(reassociate=True, allocates=False, inline=True)
 def through_update(
-    kind: int, gated: bool, beta: Any, decay: Any, dv: Any, dx: Any, cur: Any, is_open: Any, by_bias: Any, low: int,
-    high: int,
+    kind: int, gated: bool, beta: Any, decay: Any, dv: Any, dx: Any, cur: Any, is_open: Any, by_bias: Any,
+    want_bias: bool, low: int, high: int,
 ) -> None:  # fmt: skip
     """Go back through the update: `cur` takes the gradient by the current, `dv`, `dx` that by the state before."""
     zero = dv.dtype.type(0)
@@ -128,5 +128,6 @@ def through_update(
             cur[k] = (np.float32(1) - beta[k]) * dv[k] if is_open[k] else zero
             dx[k] -= cur[k]
             dv[k] = beta[k] * dv[k] if is_open[k] else dv[k]
-    for k in columns(low, high):
-        by_bias[k] += cur[k]
+    if want_bias:
+        for k in columns(low, high):
+            by_bias[k] += cur[k]

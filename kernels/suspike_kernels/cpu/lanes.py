@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from suspike_kernels.compiling import kernel, rule
-from suspike_kernels.cpu.steps import columns
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.layout import NeuronArrays
 from suspike_kernels.places import place, place_back
 from suspike_kernels.reference import Surrogate

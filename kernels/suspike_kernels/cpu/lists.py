@@ -8,7 +8,8 @@ import numpy as np
 
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.compress import AHEAD
-from suspike_kernels.cpu.steps import append_above, columns
+from suspike_kernels.cpu.loops import columns, unsigned
+from suspike_kernels.cpu.steps import append_above
 from suspike_kernels.layout import Events, FloatArray, offsets
 
 
@@ -16,16 +17,17 @@ from suspike_kernels.layout import Events, FloatArray, offsets
 def add_counts(ptr: Any, idx: Any, counts: Any, low: int, high: int) -> None:
     """Add to `counts` [B, N] how often each unit stands in the lists of samples low .. high - 1."""
     for b in range(low, high):
-        for e in range(ptr[b, 0], ptr[b, -1]):
-            counts[b, idx[e]] += 1
+        for e in columns(ptr[b, 0], ptr[b, -1]):
+            counts[b, unsigned(idx[e])] += 1
 
 
 @kernel()
 def at_counts(ptr: Any, idx: Any, counts: Any, out: Any, low: int, high: int) -> None:
     """Set `out` [E], in samples low .. high - 1, to the entry of `counts` [B, N] that each entry adds to."""
     for b in range(low, high):
-        for e in range(ptr[b, 0], ptr[b, -1]):
-            out[e] = counts[b, idx[e]]
+        row = counts[b]
+        for e in columns(ptr[b, 0], ptr[b, -1]):
+            out[e] = row[unsigned(idx[e])]
 
 
 @kernel()
@@ -33,8 +35,8 @@ def add_dense(ptr: Any, idx: Any, dense: Any, low: int, high: int) -> None:
     """Add to `dense` [T, B, N] how often each unit stands in each step's list of samples low .. high - 1."""
     for b in range(low, high):
         for t in range(dense.shape[0]):
-            for e in range(ptr[b, t], ptr[b, t + 1]):
-                dense[t, b, idx[e]] += 1
+            for e in columns(ptr[b, t], ptr[b, t + 1]):
+                dense[t, b, unsigned(idx[e])] += 1
 
 
 @kernel()
@@ -42,8 +44,8 @@ def at_dense(ptr: Any, idx: Any, dense: Any, out: Any, low: int, high: int) -> N
     """Set `out` [E], in samples low .. high - 1, to the entry of `dense` [T, B, N] that each entry adds to."""
     for b in range(low, high):
         for t in range(dense.shape[0]):
-            for e in range(ptr[b, t], ptr[b, t + 1]):
-                out[e] = dense[t, b, idx[e]]
+            for e in columns(ptr[b, t], ptr[b, t + 1]):
+                out[e] = dense[t, b, unsigned(idx[e])]
 
 
 def from_dense(counts: FloatArray, *, most: float | None = None) -> Events | None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.memory import LINE
-from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_8
+from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_2, dot_4, dot_8
 from suspike_kernels.layout import FloatArray
 from suspike_kernels.reference import Layer
 
@@ -58,19 +59,19 @@ def weights_in_lines(layer: Layer) -> Layer:
 
 
 @kernel(reassociate=True, allocates=False)
-def add_rows(acc: Any, matrix: Any, idx: Any, first: int, last: int, low: int, high: int) -> None:
-    """Add ``matrix[idx[e], low:high]`` for e in first .. last - 1 to ``acc[low:high]``."""
-    if first == last:
-        return
+def add_rows(acc: Any, start: Any, matrix: Any, idx: Any, first: int, last: int, low: int, high: int) -> None:
+    """Set ``acc[low:high]`` to `start` plus ``matrix[idx[e], low:high]`` for e in first .. last - 1."""
     k = low
     while k + 64 <= high:
-        add_64(acc, matrix, idx, first, last, k)
+        add_64(acc, start, matrix, idx, first, last, k)
         k += 64
     while k + 16 <= high:
-        add_16(acc, matrix, idx, first, last, k)
+        add_16(acc, start, matrix, idx, first, last, k)
         k += 16
     if k < high:
         rest = acc[k:high]  # from 0: see `steps`
+        for j in range(rest.shape[0]):
+            rest[j] = start[k + j]
         for e in range(first, last):
             row = matrix[idx[e], k:high]
             for j in range(rest.shape[0]):
@@ -94,9 +95,14 @@ def add_dots(matrix: Any, idx: Any, first: int, last: int, x: Any, low: int, hig
     while e + 8 <= last:
         dot_8(matrix, idx, e, x, low, middle, out, at + e - first)
         e += 8
-    while e < last:
+    if (last - first) & 4:
+        dot_4(matrix, idx, e, x, low, middle, out, at + e - first)
+        e += 4
+    if (last - first) & 2:
+        dot_2(matrix, idx, e, x, low, middle, out, at + e - first)
+        e += 2
+    if (last - first) & 1:
         dot_1(matrix, idx, e, x, low, middle, out, at + e - first)
-        e += 1
     if middle < high:
         for f in range(first, last):
             out[at + f - first] += dot(matrix[idx[f], middle:high], x[middle:high])
@@ -131,16 +137,20 @@ def by_source(ptr: Any, idx: Any, n_sources: int, shift: int, steps: Any, start:
     start : int64, longer than `n_sources`
         Written.
     """
-    low, n_steps = ptr[0], ptr.shape[0] - 1
+    n_steps = ptr.shape[0] - 1
     start[: n_sources + 1] = 0
-    for e in range(low, ptr[n_steps]):
-        start[idx[e] + 1] += 1
+    for e in columns(ptr[0], ptr[n_steps]):
+        start[unsigned(idx[e])] += 1
+    total = 0
     for i in range(n_sources):
-        start[i + 1] += start[i]
+        count = start[i]
+        start[i] = total
+        total += count
     for t in range(n_steps):
-        for e in range(ptr[t], ptr[t + 1]):
-            steps[start[idx[e]]] = t + shift
-            start[idx[e]] += 1
+        for e in columns(ptr[t], ptr[t + 1]):
+            i = unsigned(idx[e])
+            steps[unsigned(start[i])] = t + shift
+            start[i] += 1
     for i in range(n_sources, 0, -1):  # each start has moved on to its source's end: the next one's start
         start[i] = start[i - 1]
     start[0] = 0
@@ -176,10 +186,11 @@ def add_by_source(grad: Any, later: Any, steps: Any, start: Any, touched: Any, k
                 chosen, first, last = kept, 0, n_kept
             if first == last:
                 continue
+            row = grad[i]
             if low + BLOCK <= n:
-                add_64(grad[i], later, chosen, first, last, low)
+                add_64(row, row, later, chosen, first, last, low)
             else:
-                add_rows(grad[i], later, chosen, first, last, low, n)
+                add_rows(row, row, later, chosen, first, last, low, n)
 
 
 BLOCK = 64

@@ -29,7 +29,7 @@ from suspike_kernels.cpu.lanes import (
     run_lanes,
     told,
 )
-from suspike_kernels.cpu.steps import columns
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.layout import FloatArray, GateArrays, NeuronArrays
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import Surrogate

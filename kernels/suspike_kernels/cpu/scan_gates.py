@@ -12,7 +12,7 @@ import numpy as np
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.lanes import KAPPA, SCALE, SUMS, WIDTH, place_of
-from suspike_kernels.cpu.steps import columns
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.scanning import STEPS
 
 

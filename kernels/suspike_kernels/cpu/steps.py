@@ -11,20 +11,11 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels import rules
-from suspike_kernels.compiling import kernel, rule
+from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.compress import COMPRESSES, keep_above, keep_within, lowest_bit, word_above, word_within
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.patches import add_patches
 from suspike_kernels.cpu.rows import add_rows
-
-
-@rule
-def columns(low: int, high: int) -> Any:
-    """Return the range low .. high - 1 as unsigned numbers: a signed index may be negative for all the compiler knows.
-
-    The test for that keeps a loop from being vectorised (measured: 15 times slower); slices instead of indices would
-    count references, which costs more than a short loop.
-    """
-    return range(np.uint64(low), np.uint64(high))
 
 
 @kernel(allocates=False, inline=True)
@@ -50,11 +41,23 @@ def advance(kind: int, beta: Any, decay: Any, v: Any, x: Any, cur: Any, is_open:
 
 
 @kernel(allocates=False, inline=True)
-def advance_all(beta: Any, threshold: Any, v: Any, cur: Any, distance: Any, low: int, high: int) -> None:
-    """Do `advance` and `compare` at once, for LIF neurons without a gate: no mask, and `v` is not read again."""
-    for k in columns(low, high):
-        u = rules.leak(v[k], cur[k], beta[k])
-        v[k], distance[k] = u, u - threshold[k]
+def advance_all(beta: Any, threshold: Any, reset: int, v: Any, cur: Any, distance: Any, low: int, high: int) -> None:
+    """Do `advance`, `compare` and `settle` at once, for LIF neurons without a gate: no mask, and `v` is read once."""
+    zero = v.dtype.type(0)
+    if reset == 0:  # one loop for each way: only a loop without a choice is vectorised
+        for k in columns(low, high):
+            u = rules.leak(v[k], cur[k], beta[k])
+            distance[k] = u - threshold[k]
+            v[k] = rules.select(rules.fires(distance[k], zero), rules.reset(u, threshold[k], 0), u)
+    elif reset == 1:
+        for k in columns(low, high):
+            u = rules.leak(v[k], cur[k], beta[k])
+            distance[k] = u - threshold[k]
+            v[k] = rules.select(rules.fires(distance[k], zero), rules.reset(u, threshold[k], 1), u)
+    else:
+        for k in columns(low, high):
+            u = rules.leak(v[k], cur[k], beta[k])
+            v[k], distance[k] = u, u - threshold[k]
 
 
 @kernel(allocates=False, inline=True)
@@ -156,14 +159,15 @@ def sum_current(
     in_patches = geometry.shape[0] > 0
     for s in range(first_seg, last_seg):
         low, high = seg_low[s], seg_high[s]
-        for k in columns(low, high):
-            cur[k] = bias[k]
+        if in_patches:
+            for k in columns(low, high):
+                cur[k] = bias[k]
+        else:
+            add_rows(cur, bias, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
         if given.shape[0]:
             for k in columns(low, high):
                 cur[k] += given[t, b, k]
-        if not in_patches:
-            add_rows(cur, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
-        if recurrent.shape[0]:
-            add_rows(cur, recurrent, last, first, end, low, high)
+        if recurrent.shape[0] and first < end:
+            add_rows(cur, cur, recurrent, last, first, end, low, high)
     if in_patches and first_seg < last_seg:
         add_patches(cur, weight, geometry, events.idx, events.ptr[b, t], events.ptr[b, t + 1])

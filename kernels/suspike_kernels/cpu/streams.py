@@ -14,8 +14,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.memory import LINE
-from suspike_kernels.cpu.steps import columns
 from suspike_kernels.cpu.vectors import address, const, data_of, load
 
 

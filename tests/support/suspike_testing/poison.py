@@ -52,9 +52,10 @@ def _rows(matrix: np.ndarray, idx: np.ndarray, first: int, last: int, low: int, 
 
 
 def _adder(width: int) -> Callable[..., None]:
-    def add(acc: Any, matrix: Any, idx: Any, low: int, high: int, column: int) -> None:
-        _check(column + width <= len(acc), f"columns {column}:{column + width} of {len(acc)}")
-        acc[column : column + width] += _rows(matrix, idx, low, high, column, column + width).sum(0)
+    def add(acc: Any, start: Any, matrix: Any, idx: Any, low: int, high: int, column: int) -> None:
+        end = column + width
+        _check(end <= min(len(acc), len(start)), f"columns {column}:{end} of {len(acc)} and {len(start)}")
+        acc[column:end] = start[column:end] + _rows(matrix, idx, low, high, column, end).sum(0)
 
     return add
 
@@ -117,6 +118,8 @@ STAND_INS = {
     vectors.add_64: _adder(64),
     vectors.add_16: _adder(16),
     vectors.dot_8: _dotter(8),
+    vectors.dot_4: _dotter(4),
+    vectors.dot_2: _dotter(2),
     vectors.dot_1: _dotter(1),
     vectors.add_run: _add_run,
     vectors.dot_run: _dot_run,
