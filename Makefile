@@ -61,7 +61,7 @@ $(PEERS)/peers.stamp: tests/bench/peers.txt
 	failed=; \
 	$(PEER_PIP) torch numpy nir nirtorch loguru pbr matplotlib tqdm packaging || failed="torch"; \
 	$(PEER_PIP) jax flax optax grain jax-tqdm || failed="$$failed jax"; \
-	for peer in snntorch spikingjelly norse sinabs spyx; do \
+	for peer in snntorch spikingjelly norse sinabs spyx torchvision; do \
 	  $(PEER_PIP) --no-deps $$peer || failed="$$failed $$peer"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "not installed: $$failed; make bench goes on without"; exit 1; fi
