@@ -21,7 +21,10 @@ N_FRAMES = 6
 """Equal parts of a camera's recording that are drawn as frames."""
 
 RATE_MS = 10
-"""Length of a column of a cochleagram."""
+"""Length of a column of a cochleagram, at least."""
+
+N_COLUMNS = 500
+"""At most so many columns are drawn; longer ones where a recording lasts longer than so many times `RATE_MS`."""
 
 RATE_UNITS = 10
 """Neighbouring channels of a row of a cochleagram."""
@@ -99,10 +102,11 @@ def _cochlea(t_ms: Any, p: Any, y: Any, x: Any, sensor: tuple[int, int, int]) ->
     end = float(t_ms.max(initial=0)) + 1e-3
     spikes, rates = figure.subplots(2, 1, sharex=True, sharey=True)
     spikes.scatter(t_ms, x, s=1, lw=0, color=_HUES[0])
-    columns = np.arange(0, end + RATE_MS, RATE_MS)
+    width = RATE_MS * int(np.ceil(end / RATE_MS / N_COLUMNS))
+    columns = np.arange(0, end + width, width)
     rows = np.arange(0, sensor[2] + RATE_UNITS, RATE_UNITS)
     counts, _, _ = np.histogram2d(x, t_ms, bins=(rows, columns))
-    per_s = counts / RATE_UNITS / (RATE_MS / 1000)
+    per_s = counts / RATE_UNITS / (width / 1000)
     picture = rates.pcolormesh(columns, rows, per_s, cmap="magma")
     figure.colorbar(picture, ax=[spikes, rates], label="spikes a second and channel")
     for axes in (spikes, rates):

@@ -52,7 +52,7 @@ def folder_once(target: Path, is_complete: Callable[[Path], bool], make: Callabl
         with storage("cache", target.parent):
             # Nobody else holds the lock, so whoever wrote these is dead.
             for rest in target.parent.glob(f".{target.name}.*.partial"):
-                shutil.rmtree(rest)
+                _remove(rest)
             if target.exists() and not target.is_dir():
                 raise NotADirectoryError(f"{target} is no folder")
         if is_complete(target):  # by the process we waited for
@@ -63,15 +63,23 @@ def folder_once(target: Path, is_complete: Callable[[Path], bool], make: Callabl
                 partial.mkdir()
             make(partial)
             with storage("cache", target.parent):
-                if target.exists():  # damaged since: out of the way in one step, then away
+                if os.path.lexists(target):  # damaged since: out of the way in one step, then away
                     damaged = target.with_name(f".{target.name}.damaged.partial")
                     os.replace(target, damaged)
-                    shutil.rmtree(damaged)
+                    _remove(damaged)
                 os.replace(partial, target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return target
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link to one and not what it leads to."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def arrays_once(

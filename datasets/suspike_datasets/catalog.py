@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from suspike_datasets import nmnist, shd
+from suspike_datasets import dvs_gesture, nmnist, shd, smnist
 from suspike_datasets.binning import BinnedEvents, Window, bin_events
 from suspike_datasets.cache import arrays_once, code_hash, fingerprint
 from suspike_datasets.checks import check_choice
@@ -18,8 +18,12 @@ from suspike_datasets.sets import EventSet
 
 log = logging.getLogger(__name__)
 
-Name = Literal["nmnist", "shd", "ssc"]
+Name = Literal["nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"]
 Damaged = Literal["refuse", "skip"]
+
+
+PERMUTE_SEED = 0
+"""Of the order in which "psmnist" has its pixels."""
 
 
 class About(NamedTuple):
@@ -45,12 +49,29 @@ ABOUT = {
         "spoken commands through a cochlea", shd.SENSOR, shd.SPLITS["ssc"], "CC BY 4.0",
         "Cramer et al. 2022, doi 10.1109/TNNLS.2020.3044364",
     ),
+    "dvsgesture": About(
+        "gestures before an event camera, cut and in ms as tonic has them", dvs_gesture.SENSOR,
+        tuple(dvs_gesture.FOLDERS), "CC BY 4.0", "Amir et al. 2017, doi 10.1109/CVPR.2017.781",
+    ),
+    "smnist": About(
+        "MNIST's digits pixel after pixel, through thresholds", smnist.SENSOR, tuple(smnist.FILES),
+        "CC BY-SA 3.0, as commonly stated", "LeCun et al. 1998, doi 10.1109/5.726791",
+    ),
+    "psmnist": About(
+        f"the same, pixels in the order of seed {PERMUTE_SEED}", smnist.SENSOR, tuple(smnist.FILES),
+        "CC BY-SA 3.0, as commonly stated", "LeCun et al. 1998, doi 10.1109/5.726791; Le et al. 2015, arXiv 1504.00941",
+    ),
 }  # fmt: skip
 
-WHOLE = {("nmnist", "train"): 60_000, ("nmnist", "test"): 10_000}
+WHOLE = {
+    (name, split): n for name in ("nmnist", "smnist", "psmnist") for split, n in (("train", 60_000), ("test", 10_000))
+}
 """Recordings of the whole set, where its makers agree on a number: less is a subset, and called so."""
 
-CODE = ("binning.py", "cache.py", "catalog.py", "checks.py", "nmnist.py", "sets.py", "shd.py")
+CODE = (
+    "binning.py", "cache.py", "catalog.py", "checks.py", "dvs_gesture.py", "nmnist.py", "sets.py", "shd.py",
+    "shd_child.py", "smnist.py",
+)  # fmt: skip
 """What binned recordings depend on in this package."""
 
 
@@ -76,10 +97,12 @@ def load(name: Name, *, root: str | os.PathLike[str], split: str, damaged: Damag
 
     Parameters
     ----------
-    name : {"nmnist", "shd", "ssc"}
+    name : {"nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"}
     root : path
-        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, ``SHD/shd_<split>.h5`` or
-        ``SSC/ssc_<split>.h5``.
+        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, ``SHD/shd_<split>.h5``,
+        ``SSC/ssc_<split>.h5``, ``DVSGesture/ibmGesture{Train,Test}/user<number>_<lighting>/<label>.npy`` or
+        ``smnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte``. For grey values instead of spikes, and other
+        thresholds and permutations, see `smnist.read_images` and `smnist.read_split`.
     split : {"train", "test"}, "valid" too for "ssc"
     damaged : {"refuse", "skip"}
         What to do with a recording that is damaged; how many are skipped is logged as a warning, with the first.
@@ -98,10 +121,17 @@ def load(name: Name, *, root: str | os.PathLike[str], split: str, damaged: Damag
     ValueError
         If a recording or a file is damaged: it names file, recording and rule.
     """
-    if check_choice("name", name, tuple(ABOUT)) == "nmnist":
-        found = nmnist.read_split(root, split, damaged=damaged)  # type: ignore[arg-type]
+    check_choice("name", name, tuple(ABOUT))
+    part: Any = split
+    if name == "nmnist":
+        found = nmnist.read_split(root, part, damaged=damaged)
+    elif name == "dvsgesture":
+        found = dvs_gesture.read_split(root, part, damaged=damaged)
+    elif name in ("shd", "ssc"):
+        found = shd.read_split(root, part, name=name, damaged=damaged)
     else:
-        found = shd.read_split(root, split, name=name, damaged=damaged)  # type: ignore[arg-type]
+        seed = PERMUTE_SEED if name == "psmnist" else None
+        found = smnist.read_split(root, part, permute_seed=seed, damaged=damaged)
     log.info("%s, %s: %s", name, split, extent(name, split, found.n_recordings))
     return found
 
@@ -174,9 +204,11 @@ def files(name: Name, *, root: str | os.PathLike[str], split: str) -> list[Path]
     FileNotFoundError, ValueError
         As `load`, where there are none.
     """
-    if check_choice("name", name, tuple(ABOUT)) == "nmnist":
-        return nmnist.files_of(root, split)
-    return [shd.file_of(root, split, name)]
+    if check_choice("name", name, tuple(ABOUT)) in ("shd", "ssc"):
+        return [shd.file_of(root, split, name)]
+    if name in ("smnist", "psmnist"):
+        return smnist.files_of(root, split)
+    return nmnist.files_of(root, split) if name == "nmnist" else dvs_gesture.files_of(root, split)
 
 
 def extent(name: Name, split: str, n_recordings: int) -> str:

@@ -9,6 +9,7 @@ first (POSIX file locks).
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
@@ -27,24 +28,28 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, NamedTuple
 
-from suspike_datasets import nmnist, shd
+from suspike_datasets import dvs_gesture, nmnist, shd, smnist
 from suspike_datasets.cache import locked
 from suspike_datasets.checks import check_choice, storage
 
 log = logging.getLogger(__name__)
 
-Name = Literal["nmnist", "shd", "ssc", "dvsgesture"]
+Name = Literal["nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"]
 Progress = Callable[[int, int | None], None]
 
-FOLDERS = {"nmnist": "NMNIST", "shd": "SHD", "ssc": "SSC", "dvsgesture": "DVSGesture"}
-"""Where a set lies below its root, and what tonic calls its class."""
+FOLDERS = {
+    "nmnist": "NMNIST", "shd": "SHD", "ssc": "SSC", "dvsgesture": "DVSGesture", "smnist": "smnist", "psmnist": "smnist",
+}  # fmt: skip
+"""Where a set lies below its root, and but for the last two what tonic calls its class."""
 
-CONTENTS = {
-    "nmnist": nmnist.FOLDERS,
-    **{name: {split: f"{name}_{split}.h5" for split in splits} for name, splits in shd.SPLITS.items()},
-    "dvsgesture": {"train": "ibmGestureTrain", "test": "ibmGestureTest"},
+CONTENTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "nmnist": {split: (folder,) for split, folder in nmnist.FOLDERS.items()},
+    **{name: {split: (f"{name}_{split}.h5",) for split in splits} for name, splits in shd.SPLITS.items()},
+    "dvsgesture": {split: (folder,) for split, folder in dvs_gesture.FOLDERS.items()},
+    "smnist": smnist.FILES,
+    "psmnist": smnist.FILES,
 }
-"""What an archive unpacks to."""
+"""What the archives of a split unpack to, one each."""
 
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 2**18
@@ -84,12 +89,13 @@ def archives(name: Name, split: str) -> list[Archive]:
 
     Parameters
     ----------
-    name : {"nmnist", "shd", "ssc", "dvsgesture"}
+    name : {"nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"}
     split : {"train", "test"}, "valid" too for "ssc"
 
     Returns
     -------
     list of Archive
+        One for each entry of `CONTENTS`.
 
     Raises
     ------
@@ -103,6 +109,13 @@ def archives(name: Name, split: str) -> list[Archive]:
         import tonic.datasets
     except ImportError as err:
         raise ImportError("Where archives lie is known from tonic: pip install 'suspike[datasets]'.") from err
+    if name in ("smnist", "psmnist"):
+        known = tonic.datasets.SMNIST
+        return [
+            Archive(f"{known.base_url}{file}.gz", getattr(known, f"{split}_{what}_md5"), f"{file}.gz", FOLDERS[name])
+            for what in ("images", "labels")
+            for file in (getattr(known, f"{split}_{what}_file"),)
+        ]
     theirs = getattr(tonic.datasets, FOLDERS[name])
     if name in ("shd", "ssc"):
         filename = getattr(theirs, f"{split}_zip")
@@ -120,7 +133,7 @@ def fetch(name: Name, *, root: str | os.PathLike[str], split: str, progress: Pro
 
     Parameters
     ----------
-    name : {"nmnist", "shd", "ssc", "dvsgesture"}
+    name : {"nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"}
     root : path
         The folder to give to `load`, made where missing.
     split : {"train", "test"}, "valid" too for "ssc"
@@ -130,7 +143,8 @@ def fetch(name: Name, *, root: str | os.PathLike[str], split: str, progress: Pro
     Returns
     -------
     Path
-        The content: ``NMNIST/{Train,Test}``, ``{SHD,SSC}/<name>_<split>.h5`` or ``DVSGesture/ibmGesture{Train,Test}``.
+        The content: ``NMNIST/{Train,Test}``, ``{SHD,SSC}/<name>_<split>.h5``, ``DVSGesture/ibmGesture{Train,Test}``,
+        or the images ``smnist/{train,t10k}-images-idx3-ubyte`` with the labels beside them.
 
     Raises
     ------
@@ -149,18 +163,23 @@ def fetch(name: Name, *, root: str | os.PathLike[str], split: str, progress: Pro
     -----
     Sets: Orchard et al., doi 10.3389/fnins.2015.00437 (N-MNIST, CC BY-SA 4.0); Cramer et al., doi
     10.1109/TNNLS.2020.3044364 (SHD, SSC, CC BY 4.0); Amir et al., doi 10.1109/CVPR.2017.781 (DVS Gesture, as tonic cut
-    it into samples).
+    it into samples, CC BY 4.0); LeCun et al., doi 10.1109/5.726791 (MNIST, CC BY-SA 3.0 as commonly stated).
     """
     check_choice("split", split, tuple(CONTENTS[check_choice("name", name, tuple(CONTENTS))]))
     folder = Path(root).expanduser() / FOLDERS[name]
-    content = folder / CONTENTS[name][split]
-    if _has_data(content):
-        return content
-    (archive,) = archives(name, split)
+    contents = [folder / content for content in CONTENTS[name][split]]
+    if not all(_has_data(content) for content in contents):
+        for archive, content in zip(archives(name, split), contents, strict=True):
+            _put(archive, folder, content, progress)
+    return contents[0]
+
+
+def _put(archive: Archive, folder: Path, content: Path, progress: Progress | None) -> None:
+    """Fetch an archive to `folder` unless it is there, and unpack it to `content`."""
     place = folder / archive.filename
     with locked(place.with_name(f".{place.name}.lock"), "root"):
         if _has_data(content):  # by the process we waited for
-            return content
+            return
         # before gigabytes are fetched that could not be put there
         if content.is_dir() and any(content.iterdir()):
             raise FileExistsError(f"`root` must hold recordings or nothing in {content}, got other things: move them.")
@@ -181,7 +200,6 @@ def fetch(name: Name, *, root: str | os.PathLike[str], split: str, progress: Pro
             _forget(_part(place))
         log.info("unpacking %s", place)
         _unpack(place, content)
-    return content
 
 
 def _has_data(content: Path) -> bool:
@@ -414,7 +432,7 @@ def _reading(place: Path) -> Iterator[None]:
 
 
 def _members(place: Path) -> Generator[_Member, None, None]:
-    """Give the members of a .zip or .tar.gz in their order; each can be opened until the next one is asked for."""
+    """Give the members of a .zip, .tar.gz or .gz in their order; each can be opened until the next one is asked for."""
     if place.suffix == ".zip":
         with zipfile.ZipFile(place) as packed:
             for info in packed.infolist():
@@ -422,6 +440,12 @@ def _members(place: Path) -> Generator[_Member, None, None]:
                 form = stat.S_IFMT(info.external_attr >> 16) or (stat.S_IFDIR if info.is_dir() else stat.S_IFREG)
                 kind = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}.get(form, "device")
                 yield _Member(info.filename, kind, info.file_size, partial(packed.open, info))
+        return
+    if not place.name.endswith(".tar.gz"):
+        with place.open("rb") as raw:
+            raw.seek(-4, os.SEEK_END)
+            size = int.from_bytes(raw.read(), "little")  # what is unpacked has to be as long
+        yield _Member(place.stem, "file", size, partial(gzip.open, place))  # type: ignore[arg-type]
         return
     # Not extract(filter="data"): Python before 3.11.4 has no filter, and links that stay inside would pass it.
     with tarfile.open(place, "r:gz") as tar:

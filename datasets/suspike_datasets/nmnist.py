@@ -14,7 +14,6 @@ saccades", Frontiers in Neuroscience 9:437, 2015, doi 10.3389/fnins.2015.00437.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -22,9 +21,7 @@ from typing import Literal
 import numpy as np
 
 from suspike_datasets.checks import EVENT_DTYPE, EventArray, Limits, check_choice, check_events, storage
-from suspike_datasets.sets import EventSet, from_recordings
-
-log = logging.getLogger(__name__)
+from suspike_datasets.sets import EventSet, absent, from_files
 
 SIDE = 34
 """Rows and columns of the recorded window."""
@@ -139,24 +136,10 @@ def read_split(
     ValueError
         Naming the first file that is damaged, or stands where none should.
     """
-    check_choice("damaged", damaged, ("refuse", "skip"))
     files = files_of(root, split)
-    recordings, labels, faults = [], [], []
-    for path in files:
-        try:
-            events = read_recording(path)
-            if not len(events):
-                raise ValueError(f"`root` must hold recordings with events, got the empty file {path}: fetch it again.")
-        except ValueError as fault:
-            if damaged == "refuse":
-                raise
-            faults.append(fault)
-            continue
-        recordings.append(events)
-        labels.append(int(path.parent.name))
-    if faults:
-        log.warning("skipped %d of %d recordings; the first: %s", len(faults), len(files), faults[0])
-    return from_recordings(recordings, sensor=SENSOR, labels=labels, classes=CLASSES)
+    most = sum(path.stat().st_size // RECORD_BYTES for path in files)
+    labels = [int(path.parent.name) for path in files]
+    return from_files(files, read_recording, most, sensor=SENSOR, labels=labels, classes=CLASSES, damaged=damaged)
 
 
 def files_of(root: str | os.PathLike[str], split: str) -> list[Path]:
@@ -164,7 +147,7 @@ def files_of(root: str | os.PathLike[str], split: str) -> list[Path]:
     folder = Path(root).expanduser() / "NMNIST" / FOLDERS[check_choice("split", split, tuple(FOLDERS))]
     files = [path for path in folder.rglob("*bin") if not path.is_dir()]
     if not files:
-        raise FileNotFoundError(f"`root` must hold recordings, got none in {folder}/<digit>/NNNNN.bin.")
+        raise absent(f"recordings, got none in {folder}/<digit>/NNNNN.bin", "nmnist", root, split)
     for path in sorted(files):
         digit, *rest = path.relative_to(folder).parts
         named = path.suffix == ".bin" and path.stem.isascii() and path.stem.isdigit()

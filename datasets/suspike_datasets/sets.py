@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from suspike_datasets.checks import EVENT_DTYPE, EventArray, Limits, check_events
+from suspike_datasets.checks import EVENT_DTYPE, EventArray, Limits, check_choice, check_events
+
+log = logging.getLogger(__name__)
 
 T_END_US = 1 << 31
 """Times end before this, 36 minutes: later ones are clock readings, not times since the recording's start."""
@@ -132,6 +138,73 @@ def from_recordings(
                 f"`{name}` must be those of {len(recordings)} recordings, got shape {numbers[name].shape}."
             )
     return EventSet(start, t, unit, numbers["labels"], numbers["subjects"], sensor, tuple(classes))
+
+
+def from_files(
+    files: Sequence[Path],
+    read: Callable[[Path], EventArray],
+    most: int,
+    *,
+    sensor: tuple[int, int, int],
+    labels: Sequence[int],
+    subjects: Sequence[int] | None = None,
+    classes: Sequence[str],
+    damaged: str,
+) -> EventSet:
+    """Read recordings that stand in a file each; of one that is read only times and units are kept.
+
+    Parameters
+    ----------
+    files : sequence of B paths
+    read : callable (path) -> structured array [E]
+        Checks what it returns, or raises a ValueError.
+    most : int
+        As many events as the files hold, or more: room for them is set aside, and used as far as they reach.
+    sensor : (int, int, int)
+    labels, subjects : int [B]
+    classes : sequence of str
+    damaged : {"refuse", "skip"}
+        What to do with a recording that is damaged or empty; how many are skipped is logged as a warning.
+
+    Raises
+    ------
+    ValueError
+        Naming the first file that is damaged.
+    """
+    check_choice("damaged", damaged, ("refuse", "skip"))
+    t, unit = np.empty(most, np.int32), np.empty(most, np.int32)
+    start, kept, faults = [0], [], []
+    for b, path in enumerate(files):
+        try:
+            events = read(path)
+            part = slice(start[-1], start[-1] + len(events))
+            if not len(events):
+                raise ValueError(f"`root` must hold recordings with events, got the empty file {path}: fetch it again.")
+            if part.stop > most:
+                raise ValueError(f"`root` must hold files that nobody writes meanwhile, got a longer one at {path}.")
+        except ValueError as fault:
+            if damaged == "refuse":
+                raise
+            faults.append(fault)
+            continue
+        t[part], unit[part] = events["t"], units_of(events, sensor)
+        kept.append(b)
+        start.append(part.stop)
+    if faults:
+        log.warning("skipped %d of %d recordings; the first: %s", len(faults), len(files), faults[0])
+    end = start[-1]
+    whose = np.full(len(files), UNKNOWN) if subjects is None else np.array(subjects, np.int64)
+    return EventSet(
+        np.array(start, np.int64), t[:end], unit[:end], np.array(labels, np.int64)[kept], whose[kept], sensor,
+        tuple(classes),
+    )  # fmt: skip
+
+
+def absent(what: str, name: str, root: str | os.PathLike[str], split: str) -> FileNotFoundError:
+    """Return the error that `root` must hold `what`, with the command that fetches it."""
+    place = shlex.quote(os.fspath(root))
+    cure = f"`suspike data get {name} --root {place} --split {split}` fetches it"
+    return FileNotFoundError(f"`root` must hold {what}. {cure}.")
 
 
 def units_of(events: EventArray, sensor: tuple[int, int, int]) -> NDArray[np.int64]:

@@ -16,16 +16,21 @@ doi 10.1109/TNNLS.2020.3044364.
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suspike_datasets.checks import check_choice, storage
-from suspike_datasets.sets import T_END_US, UNKNOWN, EventSet, check_set
+from suspike_datasets.sets import T_END_US, UNKNOWN, EventSet, absent, check_set
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,14 @@ N_UNITS = 700
 SENSOR = (1, 1, N_UNITS)
 SPLITS = {"shd": ("train", "test"), "ssc": ("train", "valid", "test")}
 UINT16 = 2**16 - 1
+
+CHILD = Path(__file__).with_name("shd_child.py")
+
+CPU_S, BYTES_PER_S = 10, 2**20
+"""A file is read within so many seconds of CPU time, and one more for so many bytes."""
+
+ROOM_BYTES, ROOM_FACTOR = 2**31, 16
+"""Reading a file takes less memory than this, and so many times its size."""
 
 
 def read_split(
@@ -62,7 +75,7 @@ def file_of(root: str | os.PathLike[str], split: str, name: str) -> Path:
     splits = SPLITS[check_choice("name", name, tuple(SPLITS))]
     path = Path(root).expanduser() / name.upper() / f"{name}_{check_choice('split', split, splits)}.h5"
     if not path.is_file():
-        raise FileNotFoundError(f"`root` must hold {name.upper()}/{path.name}, got nothing at {path}.")
+        raise absent(f"{name.upper()}/{path.name}, got nothing at {path}", name, root, split)
     return path
 
 
@@ -92,76 +105,85 @@ def read_file(path: str | os.PathLike[str], *, damaged: Literal["refuse", "skip"
     """
     path = Path(path)
     check_choice("damaged", damaged, ("refuse", "skip"))
-    times, units, labels, speakers, classes = _read(path)
-    parts_t: list[NDArray[np.int32]] = []
-    parts_unit: list[NDArray[np.int32]] = []
-    faults, kept = [], []
+    found = _read(path)
+    labels, ends = found.labels, (np.cumsum(found.n_times), np.cumsum(found.n_units))
+    # room for all; that of a recording that is skipped stays unused
+    t, unit = np.empty(len(found.times), np.int32), np.empty(len(found.times), np.int32)
+    start, faults, kept = [0], [], []
     for b in range(len(labels)):
-        fault = _fault(times[b], units[b], int(labels[b]), len(classes))
+        times = found.times[ends[0][b] - found.n_times[b] : ends[0][b]]
+        units = found.units[ends[1][b] - found.n_units[b] : ends[1][b]]
+        fault = _fault(times, units, int(labels[b]), len(found.classes))
         if fault:
             message = f"{fault} (recording {b} of {path}): the file is damaged."
             if damaged == "refuse":
                 raise ValueError(message)
             faults.append(message)
             continue
-        t = (times[b].astype(np.float64) * 1e6).astype(np.int32)
-        unit = units[b].astype(np.int32)
-        if (t[1:] < t[:-1]).any():
-            order = np.argsort(t, kind="stable")
-            t, unit = t[order], unit[order]
+        part = slice(start[-1], start[-1] + len(times))
+        t[part], unit[part] = (times.astype(np.float64) * 1e6).astype(np.int32), units
+        if (np.diff(t[part]) < 0).any():
+            order = np.argsort(t[part], kind="stable")
+            t[part], unit[part] = t[part][order], unit[part][order]
         kept.append(b)
-        parts_t.append(t)
-        parts_unit.append(unit)
+        start.append(part.stop)
     if faults:
         log.warning("skipped %d of %d recordings; the first: %s", len(faults), len(labels), faults[0])
-    start = np.concatenate([[0], np.cumsum([len(t) for t in parts_t])]).astype(np.int64)
-    none = np.empty(0, np.int32)
+    end = start[-1]
     return EventSet(
-        start, np.concatenate([none, *parts_t]), np.concatenate([none, *parts_unit]), labels[kept], speakers[kept],
-        SENSOR, classes,
-    )  # fmt: skip
+        np.array(start, np.int64), t[:end], unit[:end], labels[kept], found.speakers[kept], SENSOR, found.classes
+    )
 
 
-def _read(path: Path) -> tuple[Any, Any, NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
-    """Return times and units [B] of arrays, labels and speakers, int64 [B], and the classes."""
-    try:
-        import h5py
-    except ImportError as err:
-        raise ImportError("Files in SHD's layout need h5py: pip install 'suspike[datasets]'.") from err
+class _Found(NamedTuple):
+    """What a file holds: `times` and `units` of all recordings one behind the other, and how many of each, [B]."""
+
+    n_times: NDArray[np.int64]
+    n_units: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    speakers: NDArray[np.int64]
+    times: NDArray[Any]
+    units: NDArray[Any]
+    classes: tuple[str, ...]
+
+
+def _read(path: Path) -> _Found:
+    """Read a file in a process of its own: where it is damaged, libhdf5 may read anywhere, fill the memory or hang."""
+    if importlib.util.find_spec("h5py") is None:
+        raise ImportError("Files in SHD's layout need h5py: pip install 'suspike[datasets]'.")
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a file in SHD's layout, got nothing at {path}.")
+    size = path.stat().st_size
+    seconds, room = CPU_S + size // BYTES_PER_S, ROOM_BYTES + ROOM_FACTOR * size
+    packages = [str(place) for place in sys.path]
+    given = json.dumps({"path": str(path.resolve()), "seconds": seconds, "room": room, "sys_path": packages})
     try:
-        with h5py.File(path, "r") as file:
-            found = {
-                key: file[key] for key in ("spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys")
-            }
-            wrong = [key for key, data in found.items() if not isinstance(data, h5py.Dataset) or data.ndim != 1]
-            for key, kind in (("spikes/times", "f"), ("spikes/units", "u")):
-                inner = h5py.check_vlen_dtype(found[key].dtype)
-                wrong += [] if inner is not None and inner.kind == kind and inner.itemsize <= 8 else [key]
-            wrong += [key for key in ("labels", "extra/speaker") if found[key].dtype.kind not in "iu"]
-            wrong += [] if found["extra/keys"].dtype.kind in "SO" else ["extra/keys"]
-            # a damaged type that h5py takes for one of these makes libhdf5 read anywhere
-            for key in ("spikes/times", "spikes/units") if not wrong else ():
-                kind = found[key].id.get_type()
-                if kind.encode() != h5py.h5t.vlen_create(kind.get_super()).encode():
-                    wrong.append(key)
-            if wrong:
-                raise ValueError(f"`{wrong[0]}` is not what SHD's layout has there, got {found[wrong[0]]}")
-            n = len(found["labels"])
-            off = [key for key, data in found.items() if key != "extra/keys" and len(data) != n]
-            # a recording takes 16 bytes of the file at least, where its two lists are pointed at
-            if off or n * 16 > path.stat().st_size:
-                raise ValueError(f"`{(off or ['labels'])[0]}` is not that of {n} recordings")
-            keys = found["extra/keys"]
-            if len(keys) * keys.dtype.itemsize > path.stat().st_size:
-                raise ValueError(f"`extra/keys` is longer than the file, {len(keys)} names")
-            times, units = found["spikes/times"][()], found["spikes/units"][()]
-            labels, speakers = (found[key][()].astype(np.int64) for key in ("labels", "extra/speaker"))
-            classes = tuple(k.decode() if isinstance(k, bytes) else str(k) for k in found["extra/keys"][()])
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as err:
-        raise ValueError(f"`path` must be a whole file in SHD's layout, got {path}: {err}.") from err
-    return times, units, labels, speakers, classes
+        run = subprocess.run(
+            [sys.executable, "-P", CHILD, given],
+            stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10 * seconds,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        run = None
+    if run is None or run.returncode == -_LATE:
+        raise ValueError(f"{_WHOLE}, got {path}: reading it takes longer than {seconds} s.")
+    if run.returncode:
+        raise ValueError(f"{_WHOLE}, got {path}: reading it ends in a crash ({run.returncode}).")
+    out = run.stdout
+    head = out[: out.index(b"\n") + 1]
+    said, at = json.loads(head), len(head)
+    arrays: list[Any] = []
+    if "fault" in said:
+        raise ValueError(f"{_WHOLE}, got {path}: {said['fault']}.")
+    for kind, n in said["arrays"]:
+        arrays.append(np.frombuffer(out, kind, n, at))
+        at += arrays[-1].nbytes
+    n_times, n_units, labels, speakers, times, units = arrays
+    return _Found(n_times, n_units, labels, speakers, times, units, tuple(said["classes"]))
+
+
+_WHOLE = "`path` must be a whole file in SHD's layout"
+_LATE = int(getattr(signal, "SIGXCPU", 24))  # not on every system
 
 
 def _fault(times: Any, units: Any, label: int, n_classes: int) -> str:

@@ -110,6 +110,29 @@ def test_random_damage_never_passes(tmp_path):
     assert 500 < len(made) <= 1000
 
 
+@pytest.mark.parametrize("leads_to", ["damaged", "nothing"])
+def test_a_link_in_an_entrys_place_is_replaced_and_what_it_leads_to_stays(tmp_path, leads_to):
+    arrays_once(tmp_path / "cache", "test", {}, make)
+    (folder,) = (tmp_path / "cache").glob("test-*")
+    moved = folder.rename(tmp_path / "moved")
+    folder.symlink_to(moved)
+    same(arrays_once(tmp_path / "cache", "test", {}, never))
+    if leads_to == "damaged":
+        (moved / "a.bin").write_bytes(b"short")
+    else:
+        moved = moved.rename(tmp_path / "gone")
+    before = {path.name: path.read_bytes() for path in moved.iterdir()}
+    # as a process left it that was killed between two steps
+    folder.with_name(f".{folder.name}.damaged.partial").symlink_to(moved)
+    calls = []
+    same(arrays_once(tmp_path / "cache", "test", {}, lambda: calls.append(1) or make()))
+    same(arrays_once(tmp_path / "cache", "test", {}, never))
+    assert calls == [1]
+    assert not folder.is_symlink()
+    assert names(tmp_path / "cache") == [".test.lock", folder.name]
+    assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
+
+
 def test_a_failure_leaves_nothing(tmp_path):
     with pytest.raises(AssertionError):
         arrays_once(tmp_path, "test", {}, never)

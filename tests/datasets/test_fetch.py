@@ -22,6 +22,7 @@ from suspike_datasets.fetch import Archive, archives, fetch
 
 MODULE = sys.modules["suspike_datasets.fetch"]  # in the package its name may be the function's
 LOCKED = [".train.zip.lock"]
+SETS = ("nmnist", "shd", "ssc", "dvsgesture")  # of an archive each
 PARTLY = [*LOCKED, ".train.zip.part", ".train.zip.part.json"]
 ROOM = "`root` must be a place that can be written and has room, got "
 FIRST = {"zip": "Train/0/00001.bin", "tar": "ibmGestureTrain/a/1.npy"}
@@ -151,7 +152,7 @@ def interrupt(root, server):
     server.asked.clear()
 
 
-@pytest.mark.parametrize(("name", "split"), [(n, s) for n, splits in MODULE.CONTENTS.items() for s in splits])
+@pytest.mark.parametrize(("name", "split"), [(n, s) for n in SETS for s in MODULE.CONTENTS[n]])
 def test_archives_are_those_that_tonic_would_fetch(name, split, tmp_path, monkeypatch, no_network):
     import tonic.datasets
 
@@ -163,7 +164,7 @@ def test_archives_are_those_that_tonic_would_fetch(name, split, tmp_path, monkey
     with pytest.raises(LookupError) as asked:
         getattr(tonic.datasets, MODULE.FOLDERS[name])(save_to=str(tmp_path), **part)
     assert archives(name, split) == [Archive(*asked.value.args)]
-    with pytest.raises(ValueError, match=r"^`name` must be 'nmnist' or 'shd' or 'ssc' or 'dvsgesture', got 'mnist'"):
+    with pytest.raises(ValueError, match=r"^`name` must be 'nmnist' or 'shd' .* or 'psmnist', got 'mnist'"):
         archives("mnist", "train")
     with pytest.raises(ValueError, match=r"^`split` must be 'train' or .*'test', got 'extra'"):
         fetch(name, root=tmp_path, split="extra")
@@ -180,8 +181,8 @@ def test_what_is_there_is_used_as_it_is(file, tmp_path, monkeypatch, no_network)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"12345")
     monkeypatch.setitem(sys.modules, "tonic.datasets", None)  # not even asked for
-    parts = path.relative_to(tmp_path).parts
-    assert fetch(parts[0].lower(), root=str(tmp_path), split="test") == tmp_path / parts[0] / parts[1]
+    folder, content, *_ = path.relative_to(tmp_path).parts
+    assert fetch(folder.lower(), root=str(tmp_path), split="test") == tmp_path / folder / content
     assert tree(tmp_path) == {file: b"12345"}
 
 
@@ -210,8 +211,7 @@ def test_other_things_at_the_place_are_left_alone(tmp_path, server):
 
 
 def test_a_download(tmp_path, server):
-    seen, folder = [], tmp_path / "deep" / "NMNIST"
-    # tonic's sign that an archive was unpacked, without what it says
+    seen, folder = [], tmp_path / "deep" / "NMNIST"  # with tonic's sign that an archive was unpacked
     (folder / "Train").mkdir(parents=True)
     (folder / "train.zip").touch()
     assert get(folder.parent, lambda *numbers: seen.append(numbers)) == get(folder.parent) == folder / "Train"

@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -225,8 +226,8 @@ def test_load_of_nothing(tmp_path, no_network):
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(FileNotFoundError) as caught:
             load(root, "test")
-        want = f"`root` must hold recordings, got none in {root}/NMNIST/Test/<digit>/NNNNN.bin."
-        assert str(caught.value) == want
+        want = f"`root` must hold recordings, got none in {root}/NMNIST/Test/<digit>/NNNNN.bin"
+        assert str(caught.value) == f"{want}. `suspike data get nmnist --root {root} --split test` fetches it."
     with pytest.raises(ValueError, match="`split` must be 'train' or 'test', got 'valid'"):
         load(tmp_path, "valid")
 
@@ -278,6 +279,37 @@ def test_damaged_recordings_are_skipped_and_counted(tmp_path, make_events, caplo
     assert message.startswith("skipped 2 of 5 recordings; the first: `size` must be a multiple of 5 bytes, got 6 ")
     with pytest.raises(ValueError, match=r"^`damaged` must be 'refuse' or 'skip', got 'ignore'\.$"):
         load(tmp_path, "train", damaged="ignore")
+
+
+def test_of_recordings_only_times_and_units_are_kept(tmp_path, make_events):
+    """A load takes little more memory than what it returns; structured arrays of it all would take four times that."""
+    rng = np.random.default_rng(0)
+    for number in range(1, 201):
+        t = np.sort(rng.integers(0, 300_000, 4000))
+        place(tmp_path, number, number % 10, make_events(t, rng.integers(0, 34, 4000), 5, rng.integers(0, 2, 4000)))
+    nmnist.read_split(tmp_path, "train")
+    tracemalloc.start()
+    try:
+        found = nmnist.read_split(tmp_path, "train")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.t.nbytes + found.unit.nbytes == 200 * 4000 * 8
+    assert peak < 200 * 4000 * 8 * 1.25
+
+
+def test_a_file_that_grows_meanwhile(tmp_path, make_events, monkeypatch):
+    paths = [place(tmp_path, number, 3, make_events([1, 2])) for number in (1, 2)]
+    read = nmnist.read_recording
+
+    def grow(path):
+        write_recording(path, make_events([1, 2, 3] if path == paths[1] else [1, 2]))
+        return read(path)
+
+    monkeypatch.setattr(nmnist, "read_recording", grow)
+    with pytest.raises(ValueError, match=rf"^`root` must hold files that nobody writes .* longer one at {paths[1]}\.$"):
+        load(tmp_path, "train")
+    assert len(load(tmp_path, "train")[0]) == 2
 
 
 def test_tonic_reads_the_same_events(real_root, no_network, monkeypatch):

@@ -1,4 +1,12 @@
-import shutil
+import io
+import json
+import resource
+import subprocess
+import sys
+import textwrap
+import time
+from types import SimpleNamespace
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -6,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suspike_datasets import from_recordings, load, shd
+from suspike_datasets import from_recordings, load, shd, shd_child
 
 FIELDS = [("t", "i8"), ("x", "i8")]
 
@@ -29,16 +37,26 @@ def same(a, b):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@settings(deadline=None, max_examples=60)
+def here(command, **_):
+    """Answer as the reading process does, from this one, without its limits: for files that are whole."""
+    out = SimpleNamespace(buffer=io.BytesIO())
+    with mock.patch.dict(sys.modules, {"resource": None}), mock.patch.object(sys, "stdout", out):
+        shd_child.answer(**json.loads(command[-1]))
+    return subprocess.CompletedProcess(command, 0, out.buffer.getvalue())
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
 @given(seed=st.integers(0, 10**6), longest=st.sampled_from([3, 100, 5000, 1_400_000, 30_000_000]))
 def test_what_was_read_once_comes_back_as_it_was(seed, longest, tmp_path_factory):
     path, events = tmp_path_factory.getbasetemp() / "words.h5", words(4, seed, longest)
     shd.write_file(path, events)
-    first = shd.read_file(path)
+    with mock.patch.object(shd.subprocess, "run", here):
+        first = shd.read_file(path)
     same(first._replace(t=events.t), events)
     assert (np.abs(first.t - events.t) <= np.maximum(1, events.t * 2.0**-11 + 1)).all()  # half floats
     shd.write_file(path, first)
-    same(shd.read_file(path), first)
+    with mock.patch.object(shd.subprocess, "run", here):
+        same(shd.read_file(path), first)
 
 
 def test_tonic_reads_what_we_write(tmp_path, no_network):
@@ -109,6 +127,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
+@mock.patch.object(shd.subprocess, "run", here)
 def test_a_damaged_recording_is_named_or_skipped(tmp_path, kind, caplog):
     path, (value, fault) = tmp_path / "words.h5", DAMAGE[kind]
     events = words()
@@ -129,6 +148,7 @@ def test_a_damaged_recording_is_named_or_skipped(tmp_path, kind, caplog):
 
 
 @pytest.mark.parametrize("key", ["spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys", "spikes"])
+@mock.patch.object(shd.subprocess, "run", here)
 def test_a_file_of_another_layout_is_refused(tmp_path, key):
     path = tmp_path / "words.h5"
     shd.write_file(path, words())
@@ -148,18 +168,15 @@ def test_a_file_of_another_layout_is_refused(tmp_path, key):
 def test_damaged_types_and_long_names_are_refused_unread(tmp_path):
     path = tmp_path / "words.h5"
     shd.write_file(path, words())
-    raw, refused = path.read_bytes(), 0
+    raw = path.read_bytes()
     with h5py.File(path) as file:
         kind = file["spikes/times"].id.get_type().encode()
     at = raw.index(kind[2:12])  # as it stands in the file, after the version of the message
-    for place in range(at, at + 8):
-        for value in (0xA6, 0xFF, 0x00):
-            path.write_bytes(raw[:place] + bytes([value]) + raw[place + 1 :])
-            try:
-                shd.read_file(path)
-            except ValueError:
-                refused += 1
-    assert refused > 3
+    strange = "`spikes/times` is not what SHD's layout has there, got "
+    for place, value, fault in ((0, 0xFF, ""), (1, 0x01, strange), (1, 0xA6, strange + "a damaged type")):
+        path.write_bytes(raw[: at + place] + bytes([value]) + raw[at + place + 1 :])
+        with pytest.raises(ValueError, match=rf"^`path` must be a whole file in SHD's layout, got {path}: {fault}"):
+            shd.read_file(path)
     path.write_bytes(raw)
     with h5py.File(path, "r+") as file:
         del file["extra/keys"]
@@ -168,14 +185,80 @@ def test_damaged_types_and_long_names_are_refused_unread(tmp_path):
         shd.read_file(path)
 
 
+def test_a_hang_ends(tmp_path, monkeypatch):
+    """A sector of zeros where the lists stand: libhdf5 walks on by lengths of 0."""
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    raw = bytearray(path.read_bytes())
+    at = -(-(raw.index(b"GCOL") + 16) // 512) * 512
+    raw[at : at + 512] = bytes(512)
+    path.write_bytes(raw)
+    monkeypatch.setattr(shd, "CPU_S", 1)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(
+        ValueError, match=rf"^`path` must be a whole .*, got {path}: reading it takes longer than 1 s\.$"
+    ):
+        shd.read_file(path)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3
+    # where the system knows no such limit, or the reader sleeps
+    monkeypatch.setattr(shd, "CPU_S", 0.02)
+    monkeypatch.setattr(shd, "CHILD", tmp_path / "sleeps.py")
+    shd.CHILD.write_text("import time\ntime.sleep(60)\n")
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"reading it takes longer than 0\.02 s\.$"):
+        shd.read_file(path)
+    assert time.monotonic() - begun < 30
+
+
+def test_a_crash_and_a_flood_stay_outside(tmp_path, monkeypatch):
+    path = tmp_path / "words.h5"
+    events = np.zeros(100_000, FIELDS)
+    one = from_recordings([events] + 1999 * [events[:1]], sensor=shd.SENSOR, labels=[0] * 2000, classes=("zero",))
+    shd.write_file(path, one)
+    with h5py.File(path) as file:
+        at = file["spikes/times"].id.get_offset()
+    raw = bytearray(path.read_bytes())
+    good = shd.read_file(path)
+    assert len(good.t) == 101_999
+    path.write_bytes(raw[:at] + 10 * raw[at : at + 16] + raw[at + 160 :])  # the long list ten times
+    with pytest.raises(ValueError, match=r": `spikes` is longer than the file, 1001990 of them\.$"):
+        shd.read_file(path)
+    path.write_bytes(raw[:at] + 2000 * raw[at : at + 16] + raw[at + 32_000 :])
+    monkeypatch.setattr(shd, "ROOM_BYTES", 2**29)
+    with pytest.raises(ValueError, match=r"^`path` must be a whole file in SHD's layout, got "):
+        shd.read_file(path)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2**29 / 1024 * 1.5
+    monkeypatch.setattr(shd, "CHILD", tmp_path / "crashes.py")
+    shd.CHILD.write_text("import os\nos.kill(os.getpid(), 11)\n")
+    with pytest.raises(ValueError, match=r"^`path` must be .*: reading it ends in a crash \(-11\)\.$"):
+        shd.read_file(path)
+
+
+def test_the_reader_sees_the_callers_packages(tmp_path, monkeypatch):
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    (tmp_path / "h5py.py").write_text("raise ImportError('mine')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r": mine\.$"):
+        shd.read_file(path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"^Files in SHD's layout need h5py: pip install 'suspike\[datasets\]'\.$"):
+        shd.read_file(path)
+
+
 def test_what_is_no_such_file(tmp_path, no_network):
     with pytest.raises(FileNotFoundError, match=r"^`path` must be a file in SHD's layout, got nothing at "):
         shd.read_file(tmp_path / "absent.h5")
-    with pytest.raises(FileNotFoundError, match=r"^`root` must hold SSC/ssc_valid\.h5, got nothing at "):
+    with pytest.raises(FileNotFoundError, match=r"^`root` must hold SSC/ssc_valid\.h5, got nothing at ") as absent:
         load("ssc", root=tmp_path, split="valid")
+    cure = f". `suspike data get ssc --root {tmp_path} --split valid` fetches it."
+    assert str(absent.value).endswith(f"/SSC/ssc_valid.h5{cure}")
     with pytest.raises(ValueError, match=r"^`split` must be 'train' or 'test', got 'valid'\.$"):
         load("shd", root=tmp_path, split="valid")
-    with pytest.raises(ValueError, match=r"^`name` must be 'nmnist' or 'shd' or 'ssc', got 'mnist'\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^`name` must be 'nmnist' or 'shd' or 'ssc' or 'dvsgesture' or 'smnist' or 'psmnist', got 'mnist'\.$",
+    ):
         load("mnist", root=tmp_path, split="train")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match=r"^`path` must be a whole file in SHD's layout, got "):
@@ -203,26 +286,89 @@ def test_writing_refuses_what_the_layout_cannot_hold(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_damaged_files_end_in_an_error_or_a_read(tmp_path):
-    """Bytes changed, cut and repeated anywhere: whatever comes back obeys the rules of a set."""
+# A process with one thread, so it may fork. A child answers for one file after the other until one of them ends it.
+FUZZ = """
+    import json, os, resource, signal, subprocess, sys
+    import h5py
+    import numpy as np
+    from suspike_datasets import shd, shd_child
     from suspike_datasets.sets import check_set
 
-    path, broken, rng = tmp_path / "words.h5", tmp_path / "broken.h5", np.random.default_rng(0)
-    shd.write_file(path, words())
-    good, outcomes = path.read_bytes(), {"read": 0, "refused": 0}
-    for _ in range(400):
-        raw = bytearray(good)
-        for _ in range(rng.integers(1, 6)):
-            at = int(rng.integers(len(raw)))
+    place, trials, rng = sys.argv[2], int(sys.argv[3]), np.random.default_rng(0)
+    good, paths = open(sys.argv[1], "rb").read(), [f"{place}/{i}.h5" for i in range(trials)]
+
+    def extreme(raw):
+        kind, at = rng.integers(8), int(rng.integers(len(raw)))
+        n = int(rng.choice([1, 2, 4, 8, 16, 64, 512, 4096]))
+        if kind < 4:
+            raw[at : at + n] = bytes([(0, 255, 128, 127)[kind]]) * len(raw[at : at + n])
+        elif kind == 4:  # a sector of a disk
+            at -= at % 512
+            raw[at : at + 512] = bytes([255 * int(rng.integers(2))]) * len(raw[at : at + 512])
+        elif kind == 5:
             raw[at] = int(rng.integers(256))
-        if rng.random() < 0.2:
-            raw = raw[: int(rng.integers(len(raw)))]
-        broken.write_bytes(raw)
+        elif kind == 6:  # of another place
+            other = int(rng.integers(len(raw)))
+            raw[at : at + n] = raw[other : other + len(raw[at : at + n])]
+        else:
+            raw = raw[:at]
+        return raw
+
+    for path in paths:
+        raw = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            raw = extreme(raw) if raw else raw
+        open(path, "wb").write(raw)
+
+    def answer(given):
+        signal.setitimer(signal.ITIMER_PROF, 0.1)  # a limit in whole seconds is tried elsewhere
+        with open(given["path"] + ".part", "w") as sys.stdout:
+            shd_child.answer(**given)
+        os.rename(given["path"] + ".part", given["path"] + ".answer")
+
+    def forked(command, **_):
+        given = json.loads(command[-1]) | {"seconds": 1000}
+        first, found = given["path"], given["path"] + ".answer"
+        if not os.path.exists(found):
+            child = os.fork()
+            if not child:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                for path in paths[paths.index(first) :]:
+                    answer(given | {"path": path})
+                os._exit(0)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if not os.path.exists(found):
+                return subprocess.CompletedProcess(command, {-signal.SIGPROF: -signal.SIGXCPU}.get(ended, ended), b"")
+        return subprocess.CompletedProcess(command, 0, open(found, "rb").read())
+
+    shd.subprocess.run = forked
+    counts = {"read": 0, "refused": 0, "late": 0, "crash": 0}
+    for path in paths:
         try:
-            check_set(shd.read_file(broken), "fuzzed")
-            outcomes["read"] += 1
-        except ValueError:
-            outcomes["refused"] += 1
-    assert min(outcomes.values()) > 20
-    shutil.copy(path, broken)
-    same(shd.read_file(broken), shd.read_file(path))
+            check_set(shd.read_file(path, damaged=("refuse", "skip")[rng.integers(2)]), "fuzzed")
+            counts["read"] += 1
+        except ValueError as fault:
+            assert path in str(fault), fault
+            counts["late" if "takes longer" in str(fault) else "crash" if "crash" in str(fault) else "refused"] += 1
+    counts["child_kb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    counts["kb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps(counts))
+    """
+
+
+def test_damaged_files_end_in_an_error_or_a_read(tmp_path):
+    """Runs and sectors of extreme bytes, repeats, cuts: a set that obeys the rules, or a ValueError that names it."""
+    path = tmp_path / "words.h5"
+    shd.write_file(path, words())
+    trials = 600
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FUZZ), str(path), str(tmp_path), str(trials)],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    counts = json.loads(run.stdout)
+    assert counts.pop("kb") < 500_000
+    assert counts.pop("child_kb") < 500_000
+    assert sum(counts.values()) == trials
+    assert min(counts["read"], counts["refused"]) > 50
+    assert counts["late"] > 0, "the damage that hangs libhdf5 is among it"

@@ -76,18 +76,6 @@ def test_every_event_is_read(example: ModuleType, folder: Path) -> None:
     assert sorted(zip(sample, step, data.events.idx, strict=True)) == sorted(expected)
 
 
-def test_the_augmentation_moves_recordings_as_a_whole(example: ModuleType, folder: Path) -> None:
-    events = example.read(folder, "test").events
-    moved = example.shift(4, 10)(events, np.random.default_rng(0))
-    rng = np.random.default_rng(0)
-    channels, steps = rng.integers(-4, 4, 20, endpoint=True), rng.integers(0, 10, 20, endpoint=True)
-    before, after = events.dense(), moved.dense()
-    for b, (c, t) in enumerate(zip(channels, steps, strict=True)):
-        from_, to = slice(max(0, -c), 140 - max(0, c)), slice(max(0, c), 140 - max(0, -c))
-        np.testing.assert_array_equal(after[t:, b, to], before[: 200 - t, b, from_])
-        assert after[:, b].sum() == before[: 200 - t, b, from_].sum()
-
-
 def test_a_folder_without_recordings_is_refused(
     example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,4 +86,4 @@ def test_a_folder_without_recordings_is_refused(
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(EXAMPLES / "speech_gates.py"), run_name="__main__")
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.endswith(f"got nothing at {tmp_path / 'SHD' / 'shd_train.h5'}.\n")
+    assert f"got nothing at {tmp_path / 'SHD' / 'shd_train.h5'}. " in capsys.readouterr().err
