@@ -1,4 +1,4 @@
-"""`suspike data`: which data sets there are, what of them is here, downloads, encoded sounds, pictures."""
+"""`suspike data`: which data sets there are, what of them is here, downloads, encoded sounds and images, pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-app = typer.Typer(help="Data sets: list, info, get, encode-audio, show.", no_args_is_help=True)
+app = typer.Typer(help="Data sets: list, info, get, encode-audio, encode-images, show.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="As `suspike data list` has it.")]
 Root = Annotated[Path, typer.Option(help="The folder that holds the data sets, as tonic lays them out.")]
@@ -52,8 +52,10 @@ def info(name: Name, root: Root = Path("data")) -> None:
         subjects = sorted(set(events.subjects[events.subjects >= 0].tolist()))
         table.add_row(
             split, extent(name, split, events.n_recordings),  # type: ignore[arg-type]
-            f"{sizes.mean():,.0f} ({sizes.min():,} to {sizes.max():,})", f"{last.min():.0f} to {last.max():.0f}",
-            f"{counts.min()} to {counts.max()} of {len(counts)}", str(len(subjects)) if subjects else "unknown",
+            f"{sizes.mean():,.0f} ({sizes.min():,} to {sizes.max():,})" if len(sizes) else "none",
+            f"{last.min():.0f} to {last.max():.0f}" if len(last) else "none",
+            f"{counts.min()} to {counts.max()} of {len(counts)}" if len(counts) else "none",
+            str(len(subjects)) if subjects else "unknown",
         )  # fmt: skip
     if len(absent) == len(about.splits):
         raise absent[0]
@@ -106,11 +108,45 @@ def encode_audio(
     )  # fmt: skip
 
 
+@app.command("encode-images")
+def encode_images(
+    source: Annotated[
+        Path, typer.Argument(help="CLASS/*.png|jpg, below train and test or not; an .npz; MNIST's idx files.")
+    ],
+    path: Annotated[Path, typer.Argument(help="The folder below which NMNIST is written.")],
+    images: Annotated[tuple[int, int] | None, typer.Option(help="First and last of each split, from 1.")] = None,
+    invert: Annotated[
+        bool | None, typer.Option(help="Exchange black and white; by default where borders are dark.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the events.")] = 0,
+) -> None:
+    """Turn images into recordings of a simulated event camera, in N-MNIST's layout."""
+    from suspike_datasets.images import encode_images as encode
+
+    console = Console()
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("encoding", total=None)
+        done = 0
+
+        def progress(n: int, total: int) -> None:
+            nonlocal done
+            done = n
+            bar.update(task, completed=n, total=total)
+
+        root = encode(source, path, images=images, invert=invert, seed=seed, progress=progress)
+    console.print(f"{root / 'NMNIST'}: {done:,} recordings", soft_wrap=True, highlight=False)
+
+
 @app.command()
 def show(
-    path: Annotated[Path, typer.Argument(help="A .bin of N-MNIST's format, or an .h5 of SHD's layout.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A .bin of N-MNIST's format, an .npy of DVS Gesture's, an .h5 of SHD's layout, images-idx3-ubyte."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The picture: .png, .pdf or .svg.")] = Path("recording.png"),
-    number: Annotated[int, typer.Option(help="Which recording of an .h5, from 0 on.")] = 0,
+    number: Annotated[int, typer.Option(help="Which recording of an .h5, or image, from 0 on.")] = 0,
 ) -> None:
     """Draw a recording: a camera's frames and events, or a cochlea's spikes and rates."""
     from suspike.plot_recordings import recording
@@ -123,15 +159,27 @@ def show(
 
 def _recording(path: Path, number: int) -> tuple[Any, str]:
     """Return one recording as a set, and what to call it."""
-    from suspike_datasets import from_recordings, nmnist, shd
+    from suspike_datasets import dvs_gesture, from_recordings, nmnist, shd, smnist
 
-    if path.suffix == ".bin":
-        events = from_recordings([nmnist.read_recording(path)], sensor=nmnist.SENSOR)
+    if path.suffix in (".bin", ".npy"):
+        camera = nmnist if path.suffix == ".bin" else dvs_gesture
+        events = from_recordings([camera.read_recording(path)], sensor=camera.SENSOR)
         return events, f"{path.parent.name}/{path.name}, {len(events.t):,} events"
+    if path.name.endswith("images-idx3-ubyte"):
+        images = smnist.read_idx(path)
+        _require_number(number, len(images), path)
+        events = smnist.encode(images[number : number + 1])
+        return events, f"{path.name}, image {number}, {len(events.t):,} spikes"
     if path.suffix not in (".h5", ".hdf5"):
-        raise ValueError(f"`path` must be a .bin or an .h5 file, got {path}.")
+        raise ValueError(f"`path` must be a .bin, .npy, .h5 or images-idx3-ubyte file, got {path}.")
     events = shd.read_file(path)
-    if not 0 <= number < events.n_recordings:
-        raise ValueError(f"`number` must be from 0 to {events.n_recordings - 1}, got {number}.")
+    _require_number(number, events.n_recordings, path)
     one = events.take([number])
     return one, f"{path.name}, recording {number}, {events.classes[one.labels[0]]!r}, {len(one.t):,} spikes"
+
+
+def _require_number(number: int, n: int, path: Path) -> None:
+    if not n:
+        raise ValueError(f"`path` must hold recordings, got none in {path}.")
+    if not 0 <= number < n:
+        raise ValueError(f"`number` must be from 0 to {n - 1}, got {number}.")

@@ -102,7 +102,7 @@ def test_recordings_look_like_nmnist(digits_root, no_network):
     saccades = [np.median(t[(t > a) & (t <= b)]) for a, b in ((0, 100e3), (100e3, 205e3), (205e3, 320e3))]
     np.testing.assert_allclose(saccades, [48e3, 150e3, 259e3], atol=4e3)
     hist = np.histogram(t, np.arange(0, 320_001, 10_000))[0]
-    assert min(hist[4], hist[14], hist[25]) > 15 * max(hist[9], hist[20])
+    assert min(hist[4], hist[14], hist[25]) > 4 * max(hist[9], hist[20])  # 4.6 before the real camera
 
 
 def test_a_recording_depends_on_its_image_alone(digits_root):
@@ -111,7 +111,7 @@ def test_a_recording_depends_on_its_image_alone(digits_root):
     from suspike_datasets import saccade_events
 
     image = load_digits().images[41]
-    events = saccade_events(1 - np.pad(image / 16, 1), seed=(2015, 41), span_px=24, threshold=0.1)
+    events = saccade_events(1 - np.pad(image / 16, 1), seed=(2015, 41), span_px=24, threshold=0.157)
     (path,) = digits_root.rglob("00042.bin")
     np.testing.assert_array_equal(read_recording(path), events)
 
@@ -140,7 +140,7 @@ def test_folder_name_follows_the_code(monkeypatch, tmp_path):
     monkeypatch.setattr(cache, "__file__", str(folder / "cache.py"))
     assert cache.code_hash(*digits.CODE) == before
     text = (folder / "camera.py").read_text()
-    (folder / "camera.py").write_text(text.replace("NOISE_HZ = 0.44", "NOISE_HZ = 0.45"))
+    (folder / "camera.py").write_text(text.replace("wobble: float = 0.07", "wobble: float = 0.08"))
     assert cache.code_hash(*digits.CODE) != before
 
 
