@@ -11,9 +11,9 @@ import torch
 from rich import print
 
 import suspike as su
-from suspike import energy, export, plot
+from suspike import augment, energy, export, plot
 from suspike.convert import to_graph, to_nn
-from suspike.loader import batches, load_digits, shift_camera
+from suspike.loader import batches, load_digits
 from suspike.simulate import simulate
 from suspike.train import evaluate, fit
 
@@ -30,7 +30,7 @@ def main(folder: Path, epochs: int = 20) -> None:
         su.nn.Dense(train.events.n_units, 128, su.nn.LIF(128, beta=0.95, gate=gate)),
         su.nn.Dense(128, 10, su.nn.LI(10, beta=0.98)),
     )
-    batched = batches(train, batch_size=64, shuffle=True, augment=shift_camera((34, 34), 1))
+    batched = batches(train, batch_size=64, shuffle=True, augment=augment.shift(1, 1))
     held_out = batches(test, batch_size=120)
     history = fit(net, batched, held_out, epochs=epochs, lr=4e-3, folder=folder / "training")
     print(f"{evaluate(net, held_out).accuracy:.1%} right, {history[-1]['open_fraction']:.1%} of gates open")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from suspike.demo import BATCH, EPOCHS, LR, SENSOR, SHIFT, network, recordings
-from suspike.loader import batches, shift_camera
+from suspike.augment import shift
+from suspike.demo import BATCH, EPOCHS, LR, SHIFT, network, recordings
+from suspike.loader import batches
 from suspike.train import fit
 
 SETTINGS = [
@@ -37,8 +38,8 @@ def main(folder: Path, n_folds: int = 3) -> None:
             torch.manual_seed(0)
             net = network(gated=True)
             part, rest = data.take(np.flatnonzero(fold != k)), data.take(np.flatnonzero(fold == k))
-            augment = shift_camera(SENSOR, int(chosen["shift"]))
-            drawn = batches(part, batch_size=int(chosen["batch"]), shuffle=True, augment=augment)
+            pixels = int(chosen["shift"])
+            drawn = batches(part, batch_size=int(chosen["batch"]), shuffle=True, augment=shift(pixels, pixels))
             last.append(
                 fit(
                     net,

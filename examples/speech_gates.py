@@ -9,7 +9,6 @@ JSON. ``--choose`` shows instead how the settings were chosen, within the traini
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +18,12 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 import suspike as su
+from suspike.augment import chain, shift, shift_time
 from suspike.convert import to_graph, to_nn
 from suspike.loader import Recordings, batches, load
 from suspike.losses import mean_over_time
 from suspike.simulate import simulate
 from suspike.train import evaluate
-from suspike_kernels.layout import Events, offsets
 
 CHANNELS, POOL = 700, 5
 N_IN, CLASSES = CHANNELS // POOL, 10
@@ -57,21 +56,6 @@ def read(folder: Path, part: str) -> Recordings:
     return data._replace(n_steps=None)
 
 
-def shift(channels: int, steps: int) -> Callable[[Events, np.random.Generator], Events]:
-    """Return an augmentation: each recording goes up or down by a few channels and starts a few steps later."""
-
-    def moved(events: Events, generator: np.random.Generator) -> Events:
-        n_samples, n_steps = events.n_samples, events.n_steps
-        sample, step, _ = events.places()
-        idx = events.idx + generator.integers(-channels, channels, n_samples, endpoint=True)[sample]
-        step = step + generator.integers(0, steps, n_samples, endpoint=True)[sample]
-        stays = (idx >= 0) & (idx < events.n_units) & (step < n_steps)
-        counts = np.bincount((sample * n_steps + step)[stays], minlength=n_samples * n_steps)
-        return Events(offsets(counts.reshape(n_samples, n_steps)), idx[stays].astype(np.int32), events.n_units)
-
-    return moved
-
-
 def network(with_gate: bool, chosen: Settings) -> su.nn.Stack:
     """Return 140 -> recurrent LIF neurons, with a learned rhythm or always open -> 10 readouts."""
     n = chosen.hidden
@@ -86,7 +70,8 @@ def train(data: Recordings, *, with_gate: bool, seed: int, chosen: Settings) -> 
     """Train a network by cross-entropy on the readout's mean; Adam, with a cosine schedule."""
     torch.manual_seed(seed)
     net = network(with_gate, chosen)
-    augment = shift(chosen.shift_channels, chosen.shift_steps)
+    # each recording goes up or down by a few channels and starts a few steps later
+    augment = chain(shift(0, chosen.shift_channels), shift_time(chosen.shift_steps))
     drawn = batches(data, batch_size=chosen.batch, shuffle=True, seed=seed, augment=augment)
     recurrent = [p for name, p in net.named_parameters() if name.endswith("recurrent")]
     others = [p for name, p in net.named_parameters() if not name.endswith("recurrent")]

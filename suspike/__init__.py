@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from suspike import augment as augment
     from suspike import convert as convert
     from suspike import energy as energy
     from suspike import export as export
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from suspike_kernels.layout import Events as Events
 
 _MODULES = (
-    "convert", "energy", "export", "inspect", "loader", "losses", "nn", "plot", "report", "simulate", "surrogate",
-    "train",
+    "augment", "convert", "energy", "export", "inspect", "loader", "losses", "nn", "plot", "report", "simulate",
+    "surrogate", "train",
 )  # fmt: skip
 _NAMES = {
     "Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes",

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from suspike import energy, export, nn, plot, report
+from suspike import augment, energy, export, nn, plot, report
 from suspike._files import make_folder
 from suspike._validate import require_extras
 from suspike.convert import Rounding, to_graph, to_nn
 from suspike.graph import LIF, Graph
-from suspike.loader import Recordings, batches, load_digits, shift_camera
+from suspike.loader import Recordings, batches, load_digits
 from suspike.simulate import Result, simulate
 from suspike.train import Epoch, evaluate, fit
 from suspike_kernels.layout import Events
@@ -65,7 +65,7 @@ def train(
     """Train the demo's network; it goes on from the last epoch found in `folder`."""
     torch.manual_seed(seed)
     net = network(gated=gated)
-    augmented = batches(data, batch_size=BATCH, shuffle=True, seed=seed, augment=shift_camera(SENSOR, SHIFT))
+    augmented = batches(data, batch_size=BATCH, shuffle=True, seed=seed, augment=augment.shift(SHIFT, SHIFT))
     return net, fit(
         net, augmented, batches(held_out, batch_size=len(held_out.labels)), epochs=EPOCHS, lr=LR, folder=folder
     )

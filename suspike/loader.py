@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from suspike._validate import fail
+from suspike.augment import Augment, Sample
 from suspike.spikes import Spikes
 from suspike_kernels.layout import Events, check_events, check_lengths
 
@@ -31,22 +33,25 @@ class Recordings(NamedTuple):
         True length of each; all T without it.
     subjects : int64 [B], optional
         Who spoke, wrote or moved.
+    sensor : (int, int, int), optional
+        Channels P, rows H, columns W of the units, ``(p * H + y) * W + x``; augmentation asks for it.
     """
 
     events: Events
     labels: np.ndarray
     n_steps: np.ndarray | None = None
     subjects: np.ndarray | None = None
+    sensor: tuple[int, int, int] | None = None
 
     def take(self, samples: Sequence[int] | np.ndarray) -> Recordings:
         """Return the recordings named by index, in that order."""
         chosen = np.asarray(samples, np.int64)
-        rest = (None if x is None else x[chosen] for x in (self.n_steps, self.subjects))
-        return Recordings(self.events.take(samples), self.labels[chosen], *rest)
+        n_steps, subjects = (None if x is None else x[chosen] for x in (self.n_steps, self.subjects))
+        return Recordings(self.events.take(samples), self.labels[chosen], n_steps, subjects, self.sensor)
 
 
 def load(
-    name: Literal["nmnist", "shd", "ssc"],
+    name: Literal["nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"],
     *,
     root: str | os.PathLike[str],
     split: str,
@@ -62,10 +67,11 @@ def load(
 
     Parameters
     ----------
-    name : {"nmnist", "shd", "ssc"}
+    name : {"nmnist", "shd", "ssc", "dvsgesture", "smnist", "psmnist"}
     root : path
-        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, ``SHD/shd_<split>.h5`` or
-        ``SSC/ssc_<split>.h5``.
+        The folder that holds ``NMNIST/{Train,Test}/<digit>/NNNNN.bin``, ``SHD/shd_<split>.h5``,
+        ``SSC/ssc_<split>.h5``, ``DVSGesture/ibmGesture{Train,Test}/user<number>_<lighting>/<label>.npy`` or
+        ``smnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte``.
     split : {"train", "test"}, "valid" too for "ssc"
     dt_ms : float, optional
         Length of a step in ms, a whole number of microseconds. Without it each recording is stretched over `n_steps`.
@@ -101,7 +107,8 @@ def load(
         damaged=damaged, cache=cache,
     )  # fmt: skip
     binned = found.events
-    return Recordings(Events(binned.ptr, binned.idx, binned.n_units), found.labels, binned.n_steps, found.subjects)
+    events = Events(binned.ptr, binned.idx, binned.n_units)
+    return Recordings(events, found.labels, binned.n_steps, found.subjects, binned.sensor)
 
 
 def hold_out(recordings: Recordings, share: float, *, seed: int = 0) -> tuple[Recordings, Recordings]:
@@ -167,7 +174,7 @@ def batches(
     batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
-    augment: Callable[[Events, np.random.Generator], Events] | None = None,
+    augment: Augment | None = None,
     num_workers: int = 0,
 ) -> Loader:
     """Return a DataLoader of (Spikes of [T, batch, n_units], labels int64 [batch]).
@@ -175,39 +182,27 @@ def batches(
     Parameters
     ----------
     recordings : Recordings
+        Arrays that are mapped into memory from a cache are mapped by workers too, not sent to them.
     batch_size : int
     shuffle : bool
         In an order drawn from `seed` and the epoch alone (``loader.sampler.set_epoch``, which Lightning calls).
     seed : int
-    augment : callable (events, generator) -> events, optional
-        Applied to each batch as it is drawn, with a generator made from `seed`, the epoch and the batch's samples.
+    augment : callable (sample, generator) -> sample, optional
+        One of `suspike.augment`, or one like them. Applied to each recording as it is drawn, with a generator made from
+        `seed`, the epoch and the recording's index: what becomes of it hangs on neither batch nor worker. Recordings
+        without `n_steps` stay without: all last T steps, whatever became of a sample's own.
     num_workers : int
         Processes that draw batches; a batch is one gather from memory, so they help only where `augment` is slow.
+
+    Raises
+    ------
+    ValueError
+        If the recordings' parts do not fit together, or are augmented without a `sensor`.
     """
     data = _Batches(recordings, seed, augment)
     order = _Order(len(data), seed, shuffle=shuffle)
     drawn: Any = _as_drawn  # a batch, not a list of samples
     return DataLoader(data, batch_size=batch_size, sampler=order, collate_fn=drawn, num_workers=num_workers)
-
-
-def shift_camera(sensor: tuple[int, int], max_shift: int) -> Callable[[Events, np.random.Generator], Events]:
-    """Return an augmentation that shifts each recording by up to `max_shift` pixels along x and y.
-
-    Events that leave the sensor (H, W) are dropped. Units are numbered ``(p * H + y) * W + x``.
-    """
-    height, width = sensor
-
-    def shift(events: Events, generator: np.random.Generator) -> Events:
-        by = generator.integers(-max_shift, max_shift, (events.n_samples, 2), endpoint=True)
-        by = np.repeat(by, np.diff(events.ptr[:, [0, -1]], axis=1)[:, 0], axis=0)  # [E, 2]
-        p, place = np.divmod(events.idx, height * width)
-        y, x = (here + by[:, i] for i, here in enumerate(np.divmod(place, width)))
-        stays = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        before = np.concatenate([[0], np.cumsum(stays)])
-        idx = ((p * height + y) * width + x)[stays].astype(np.int32)
-        return Events(before[events.ptr], idx, events.n_units)
-
-    return shift
 
 
 _Drawn = tuple[int, int]
@@ -217,16 +212,20 @@ _Drawn = tuple[int, int]
 class _Batches(Dataset[tuple[Spikes, Tensor]]):
     """Takes a whole batch of indices at once: one gather instead of one for each sample."""
 
-    def __init__(
-        self, recordings: Recordings, seed: int, augment: Callable[[Events, np.random.Generator], Events] | None
-    ) -> None:
-        events = recordings.events
+    def __init__(self, recordings: Recordings, seed: int, augment: Augment | None) -> None:
+        events, sensor = recordings.events, recordings.sensor
         check_events(events, "recordings.events")
-        for name, given in (("labels", recordings.labels), ("n_steps", recordings.n_steps)):
+        for name in ("labels", "n_steps", "subjects"):
+            given = getattr(recordings, name)
             if given is not None and len(given) != events.n_samples:
                 fail(f"recordings.{name}", f"of {events.n_samples} recordings", f"{len(given)}")
         if recordings.n_steps is not None:
             check_lengths(recordings.n_steps, events)
+        if sensor is not None and (len(sensor) != 3 or math.prod(sensor) != events.n_units):
+            fail("recordings.sensor", f"(P, H, W) of {events.n_units} units", f"{sensor}")
+        if sensor is None and augment is not None:
+            cure = "Name it by _replace(sensor=(channels, rows, columns)); a cochlea has one row of one channel."
+            fail("recordings.sensor", "known where `augment` is given", "None", cure)
         self.recordings, self.seed, self.augment = recordings, seed, augment
 
     def __len__(self) -> int:
@@ -237,13 +236,57 @@ class _Batches(Dataset[tuple[Spikes, Tensor]]):
 
     def __getitems__(self, drawn: list[_Drawn]) -> tuple[Spikes, Tensor]:
         drawn = [pair if isinstance(pair, tuple) else (0, pair) for pair in drawn]  # a sampler of the user's own
-        indices = [i for _, i in drawn]
-        batch = self.recordings.take(indices)
-        events = batch.events
+        batch = self.recordings.take([i for _, i in drawn])
         if self.augment is not None:
-            events = self.augment(events, np.random.default_rng([self.seed, drawn[0][0], *indices]))
+            # numpy fills seeds up with zeros: without the 1, recording 0 would get the generator of the order
+            generators = [np.random.default_rng([self.seed, epoch, 1 + i]) for epoch, i in drawn]
+            batch = _augmented(batch, self.augment, generators)
         n_steps = None if batch.n_steps is None else torch.from_numpy(batch.n_steps)
-        return Spikes.from_events(events, n_steps), torch.from_numpy(batch.labels)
+        return Spikes.from_events(batch.events, n_steps), torch.from_numpy(batch.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        events = self.recordings.events
+        sent = events._replace(ptr=_sent(events.ptr), idx=_sent(events.idx))
+        return self.__dict__ | {"recordings": self.recordings._replace(events=sent)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        ptr, idx, n_units = self.recordings.events
+        self.recordings = self.recordings._replace(events=Events(_arrived(ptr), _arrived(idx), n_units))
+
+
+def _sent(array: Any) -> Any:
+    """Return how an array goes to a worker: by its place, as np.memmap takes it, if it is a whole read-only mapping."""
+    whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
+    return (array.filename, array.dtype, "r", array.offset, array.shape) if whole else array
+
+
+def _arrived(sent: Any) -> Any:
+    return np.memmap(*sent) if isinstance(sent, tuple) else sent
+
+
+def _augmented(batch: Recordings, augment: Augment, generators: Sequence[np.random.Generator]) -> Recordings:
+    """Return a batch with each of its recordings augmented."""
+    ptr, idx, n_units = batch.events
+    n_total, sensor = batch.events.n_steps, batch.sensor
+    assert sensor is not None, "checked before the first batch"
+    steps = np.arange(n_total)
+    new, units, lengths = np.zeros_like(ptr), [idx[:0]], []
+    for b, generator in enumerate(generators):
+        row = ptr[b]
+        length = n_total if batch.n_steps is None else int(batch.n_steps[b])
+        sample = Sample(np.repeat(steps, np.diff(row)), idx[row[0] : row[-1]], length, n_total, sensor)
+        step, unit, length, *_ = augment(sample, generator)
+        in_order = not len(step) or (step[0] >= 0 and step[-1] < n_total and not (step[1:] < step[:-1]).any())
+        if len(step) != len(unit) or not in_order:
+            fail("augment", f"of samples whose steps rise from 0 to at most {n_total - 1}, one for each unit", "others")
+        new[b, 1:] = np.searchsorted(step, steps, side="right")
+        units.append(unit)
+        lengths.append(length)
+    ends = np.cumsum(new[:, -1])
+    new[1:] += ends[:-1, None]
+    events = Events(new, np.concatenate(units), n_units)
+    return batch._replace(events=events, n_steps=None if batch.n_steps is None else np.array(lengths, np.int64))
 
 
 class _Order(Sampler[_Drawn]):
