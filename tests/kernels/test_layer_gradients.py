@@ -17,9 +17,10 @@ from suspike_testing.comparing import (
     assert_same_fields,
     numeric_gradient,
 )
-from suspike_testing.poison import KERNELS
+from suspike_testing.poison import KERNELS, poisoned
 
 from suspike_kernels import cpu, reference
+from suspike_kernels.cpu import rows
 from suspike_kernels.layout import NEURONS, RESETS
 from suspike_kernels.reference import NO_SURROGATE, LayerGrads
 
@@ -68,6 +69,25 @@ def test_each_kind_of_layer(neuron: str, gate: str) -> None:
                 absent |= {"kappa"} if gate != "drive" else set()
                 absent |= {"spk"} if {"recurrent", "gate_recurrent"} <= absent else set()  # nobody hears it
                 assert {name for name, array in by._asdict().items() if not array.any()} == absent
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("gate", GATES)
+def test_long_samples_go_piece_by_piece(neuron: str, gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, two or some steps wait for their gradients by the weights; lengths that are no multiple, and length 0."""
+    backward = next(x for x in KERNELS if x.__name__.endswith(".backward"))
+    for n_kept in (1, 2, 7):
+        monkeypatch.setattr(backward, "LATER_BYTES", n_kept * rows.spread_width(6, 4) * 4)
+        for recurrent in (False, True):
+            case = make_case(n_steps=20, n_samples=5, neuron=neuron, gate=gate, recurrent=recurrent, seed=n_kept)
+            lengths = np.array([20, 0, 1, 7, 13])
+            case = replace(case, layer=case.layer._replace(n_steps=lengths))
+            run = case.forward(reference)
+            by = case.backward(reference, run)
+            assert by.weight.any()
+            assert_close_fields(case.backward(cpu, run, n_threads=2), by, EPSILON["float32"])
+            with poisoned():
+                assert_close_fields(case.backward(cpu, run), by, EPSILON["float32"])
 
 
 def test_readouts_of_each_kind() -> None:

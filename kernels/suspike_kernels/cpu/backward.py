@@ -21,6 +21,9 @@ from suspike_kernels.layout import Events
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import Layer, LayerGrads, Run, RunGrads, Surrogate, empty_grads
 
+LATER_BYTES = 2**20
+"""Gradients by the current wait for those of the weights in so many bytes: half of a second-level cache."""
+
 SHARED = ("source", "current", "state", "spk")
 """Gradients that belong to samples: threads write them side by side. The others are summed."""
 
@@ -81,8 +84,9 @@ class _Room(NamedTuple):
 
     Attributes
     ----------
-    later : float [T + 1, N or a little more]
-        Gradient by the current of each step; 0 where nothing is open, and in the row after the last.
+    later : float [C + 1, N or a little more]
+        Gradient by the current of each of C steps, all T or as many as stay in a cache, and of the step behind them;
+        0 where nothing is open, and behind the last step.
     later_a : float [T + 1, G]
         Gradient by the activation of gates.
     states, currents, activations : float [S, T + 1, N], [T, N], [T, G], or of no steps
@@ -121,7 +125,8 @@ def _room(layer: Layer, run: Run, shared: gating.Segments, low: int, high: int, 
     longest = max(
         (int(e.ptr[b, -1] - e.ptr[b, 0]) for e in (layer.events, run.spikes) for b in range(low, high)), default=0
     )
-    later = scratch(n_steps + 1, spread_width(n, dtype.itemsize), layer.state)
+    width = spread_width(n, dtype.itemsize)
+    later = scratch(min(n_steps, max(LATER_BYTES // (width * dtype.itemsize), 1)) + 1, width, layer.state)
     later[:] = 0
     flags = np.ones((3, n), np.uint8)
     flags[1:] = 0
@@ -191,6 +196,22 @@ def _replay(
                 fired[s_idx[e]] = 0
 
 
+@kernel(allocates=False)
+def _add_weights(
+    b: int, start_t: int, end_t: int, events: Any, spikes: Any, feeds_back: bool, weight: Any, recurrent: Any,
+    later: Any, blocks: Any, room: Any,
+) -> None:  # fmt: skip
+    """Add to `weight` and `recurrent` what steps start_t to end_t - 1 of sample b, from `later` on, are to them."""
+    at_source, kept_steps, start = room.steps[0], room.steps[1], room.start
+    touched = blocks[start_t:] if blocks.shape[0] else blocks
+    by_source(events.ptr[b, start_t : end_t + 1], events.idx, weight.shape[0], 0, at_source, start)
+    add_by_source(weight, later, at_source, start, touched, kept_steps)
+    if feeds_back and end_t > 0:
+        before = max(start_t - 1, 0)  # a spike of the step before is what these steps saw
+        by_source(spikes.ptr[b, before:end_t], spikes.idx, recurrent.shape[0], before + 1 - start_t, at_source, start)
+        add_by_source(recurrent, later, at_source, start, touched, kept_steps)
+
+
 @kernel(reassociate=True, allocates=False)
 def _backward(
     grads: Any, run: Any, layer: Any, shared: Any, sources: Any, by: Any, shape: int, width: Any, low: int, high: int,
@@ -203,7 +224,7 @@ def _backward(
     kind, beta, threshold, reset, attached, decay, adapt, bump = layer.neurons
     s_ptr, s_idx, a_ptr, a_idx = spikes.ptr, spikes.idx, active.ptr, active.idx
     n, n_gates = bias.shape[0], run.n_open.shape[1]
-    n_in, n_states, zero = weight.shape[0], layer.state.shape[0], layer.state.dtype.type(0)
+    n_states, n_kept, zero = layer.state.shape[0], room.later.shape[0] - 1, layer.state.dtype.type(0)
     feeds_back, talk = recurrent.shape[0] > 0, gate.recurrent.shape[0] > 0
     own_segments = shared.ptr.shape[0] == 0 and (gate.kind == 1 or gate.kind == 2)
     in_patches = geometry.shape[0] > 0
@@ -218,8 +239,11 @@ def _backward(
     first_seg, last_seg = 0, 1
     for b in range(low, high):
         n_steps = steps.n_steps_of(layer, b)
-        for t in range(n_steps, later.shape[0]):  # rows of another sample: in this one nothing comes after its end
-            later[t], later_a[t] = zero, zero
+        # steps start_t to end_t - 1 wait in `later` for their gradients by the weights
+        start_t, end_t = max(0, n_steps - n_kept), n_steps
+        later[end_t - start_t :] = zero  # rows of another sample: in this one nothing comes after its end
+        for t in range(n_steps, later_a.shape[0]):
+            later_a[t] = zero
             if own_segments:
                 blocks[t] = 0
         if kept:
@@ -233,13 +257,22 @@ def _backward(
             for k in columns(0, n):
                 dv[k] += grads.trace[t, b, k]
         for t in range(n_steps - 1, -1, -1):
+            if t < start_t:
+                if want_weights and not in_patches:
+                    _add_weights(
+                        b, start_t, end_t, events, spikes, feeds_back, by.weight, by.recurrent, later, blocks, room
+                    )
+                start_t, end_t = max(0, start_t - n_kept), start_t
+                for k in columns(0, n):
+                    later[end_t - start_t, k] = later[0, k]
+            here = t - start_t
             first, last = a_ptr[b, t], a_ptr[b, t + 1]
             for e in columns(0, last - first):
                 by_next[e] = zero
             if feeds_back and t < n_steps - 1:  # the segments are still those of step t + 1
                 for s in range(first_seg, last_seg):
                     left, right = seg_low[s], seg_high[s]
-                    add_dots(recurrent, a_idx, first, last, later[t + 1], left, right, by_next, 0)
+                    add_dots(recurrent, a_idx, first, last, later[here + 1], left, right, by_next, 0)
             if talk:
                 add_dots(gate.recurrent, a_idx, first, last, later_a[t + 1], 0, n_gates, by_next, 0)
             if gate.kind == 1 or gate.kind == 2:
@@ -248,8 +281,9 @@ def _backward(
                 )
             if own_segments:
                 gating.touch_blocks(seg_low, seg_high, 0, last_seg, blocks[t])
+            if own_segments or (gate.kind == 1 and n_kept < later_a.shape[0] - 1):  # this row was another step's
                 for k in columns(0, n):
-                    later[t, k] = zero
+                    later[here, k] = zero
             elif gate.kind == 3:
                 gating.drive_open(gate, currents[t], activations[t], is_open, is_near)
             if grads.trace.shape[0]:
@@ -289,7 +323,7 @@ def _backward(
             if want_threshold:
                 for e in range(first, last):
                     by.threshold[a_idx[e]] -= by_next[e - first]
-            cur = later[t]
+            cur = later[here]
             for s in range(first_seg, last_seg):
                 left, right = seg_low[s], seg_high[s]
                 if near:
@@ -327,23 +361,19 @@ def _backward(
                 add_patch_dots(weight, geometry, sources.idx, first_source, last_source, cur, by.source, first_source)
                 if want_weights:
                     add_patch_gradients(
-                        by.weight, later, t, geometry, events.idx, events.ptr[b, t], events.ptr[b, t + 1]
+                        by.weight, later, here, geometry, events.idx, events.ptr[b, t], events.ptr[b, t + 1]
                     )
         for k in range(n):
             by.state[n_states - 1, b, k] = dx[k]
             by.state[0, b, k] = dv[k]
         if want_weights and not in_patches:
-            by_source(events.ptr[b], events.idx, n_in, 0, at_source, start)
-            add_by_source(by.weight, later, at_source, start, blocks, kept_steps)
+            _add_weights(b, start_t, end_t, events, spikes, feeds_back, by.weight, by.recurrent, later, blocks, room)
         if n_steps == 0 and want_spk:
             for k in range(n):
                 by.spk[b, k] = grads.spk[b, k]
         elif n_steps and (feeds_back or talk):
-            if talk or want_weights:
-                by_source(s_ptr[b], s_idx, n, 1, at_source, start)
-            if feeds_back and want_weights:
-                add_by_source(by.recurrent, later, at_source, start, blocks, kept_steps)
             if talk:
+                by_source(s_ptr[b], s_idx, n, 1, at_source, start)
                 add_by_source(by.gate_recurrent, later_a, at_source, start, no_blocks, kept_steps)
             for k in range(n):
                 if feeds_back and want_spk:

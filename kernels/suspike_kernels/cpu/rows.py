@@ -69,7 +69,7 @@ def add_rows(acc: Any, start: Any, matrix: Any, idx: Any, first: int, last: int,
         add_16(acc, start, matrix, idx, first, last, k)
         k += 16
     if k < high:
-        rest = acc[k:high]  # from 0: see `steps`
+        rest = acc[k:high]  # from 0: see `loops`
         for j in range(rest.shape[0]):
             rest[j] = start[k + j]
         for e in range(first, last):
