@@ -182,7 +182,8 @@ def batches(
     Parameters
     ----------
     recordings : Recordings
-        Arrays that are mapped into memory from a cache are mapped by workers too, not sent to them.
+        Arrays that are mapped into memory from a cache are mapped by workers too, not sent to them: the cache has to
+        stay as long as workers may start.
     batch_size : int
     shuffle : bool
         In an order drawn from `seed` and the epoch alone (``loader.sampler.set_epoch``, which Lightning calls).
@@ -256,13 +257,20 @@ class _Batches(Dataset[tuple[Spikes, Tensor]]):
 
 
 def _sent(array: Any) -> Any:
-    """Return how an array goes to a worker: by its place, as np.memmap takes it, if it is a whole read-only mapping."""
-    whole = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
-    return (array.filename, array.dtype, "r", array.offset, array.shape) if whole else array
+    """Return how an array goes to a worker: by its place and time of change, if it is a whole read-only mapping."""
+    if not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"):
+        return array
+    place = (array.filename, array.dtype, "r", array.offset, array.shape)  # as np.memmap takes it
+    return place, os.stat(str(array.filename)).st_mtime_ns
 
 
 def _arrived(sent: Any) -> Any:
-    return np.memmap(*sent) if isinstance(sent, tuple) else sent
+    if not isinstance(sent, tuple):
+        return sent
+    place, changed = sent
+    if os.stat(place[0]).st_mtime_ns != changed:
+        raise OSError(f"`recordings` must stay what they were while workers start, got another file at {place[0]}.")
+    return np.memmap(*place)
 
 
 def _augmented(batch: Recordings, augment: Augment, generators: Sequence[np.random.Generator]) -> Recordings:
@@ -276,10 +284,17 @@ def _augmented(batch: Recordings, augment: Augment, generators: Sequence[np.rand
         row = ptr[b]
         length = n_total if batch.n_steps is None else int(batch.n_steps[b])
         sample = Sample(np.repeat(steps, np.diff(row)), idx[row[0] : row[-1]], length, n_total, sensor)
-        step, unit, length, *_ = augment(sample, generator)
+        out = augment(sample, generator)
+        if not isinstance(out, Sample):
+            fail("augment", "of samples that become samples", type(out).__name__, "Return sample._replace(...).")
+        step, unit, length, *_ = out
         in_order = not len(step) or (step[0] >= 0 and step[-1] < n_total and not (step[1:] < step[:-1]).any())
-        if len(step) != len(unit) or not in_order:
+        if len(step) != len(unit) or step.dtype.kind != "i" or not in_order:
             fail("augment", f"of samples whose steps rise from 0 to at most {n_total - 1}, one for each unit", "others")
+        in_range = unit.dtype == np.int32 and (not len(unit) or (unit.min() >= 0 and unit.max() < n_units))
+        if not in_range or not isinstance(length, (int, np.integer)) or not 0 <= length <= n_total:
+            rule = f"of samples with int32 units from 0 to {n_units - 1} and `n_steps` from 0 to {n_total}"
+            fail("augment", rule, "others")
         new[b, 1:] = np.searchsorted(step, steps, side="right")
         units.append(unit)
         lengths.append(length)

@@ -72,17 +72,16 @@ def read_recording(path: str | os.PathLike[str]) -> EventArray:
     events = np.empty(n, EVENT_DTYPE)
     for name, column, scale in zip("xypt", columns, (1, 1, 1, 1000), strict=True):
         is_float = column.dtype.kind == "f"
-        good = abs(column) < T_END_US // scale  # NaN is not
+        wide = column.astype(np.float64) if is_float else column  # its own type may not hold the bound
+        most = T_END_US // scale
+        good = (wide > -most) & (wide < most)  # NaN is neither
         if is_float and name != "t":
-            good &= column == np.floor(column)
+            good &= wide == np.floor(wide)
         if not good.all():
             i = int(np.argmin(good))
             rule = "a number" if name == "t" else "a whole number"
-            raise ValueError(
-                f"`{name}` must be {rule} below {T_END_US // scale}, got {column[i]} (record {i} of {path})."
-            )
-        # wider before it is scaled: a file may hold integers of two bytes
-        events[name] = column.astype(np.float64 if is_float else np.int64) * scale
+            raise ValueError(f"`{name}` must be {rule} below {most}, got {column[i]} (record {i} of {path}).")
+        events[name] = np.floor(wide * scale) if is_float else wide.astype(np.int64) * scale
     return check_events(events, LIMITS, str(path))
 
 

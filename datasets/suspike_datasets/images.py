@@ -91,7 +91,7 @@ def encode_images(
     FileExistsError
         If `path` holds an NMNIST.
     ValueError
-        Naming the first file that is damaged or of another kind, and the rule. Nothing is written then.
+        Naming the first file that is damaged or of another kind, and the rule. Nothing but a lock file stays then.
     ImportError
         If Pillow is missing, for a folder of images.
     OSError
@@ -122,10 +122,10 @@ def encode_images(
 
     with locked(path / ".NMNIST.lock", "path"), _whole(path) as folder:
         with storage("path", path):
-            for split in FOLDERS.values():
+            for split in {split for split, _ in jobs}:
                 for digit in CLASSES:
-                    (folder / split / digit).mkdir(parents=True)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                    (folder / FOLDERS[split] / digit).mkdir(parents=True)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
             try:
                 for done, _ in enumerate(pool.map(lambda job: encode(job, folder), jobs), 1):
                     if progress is not None:

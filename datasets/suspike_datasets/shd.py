@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from suspike_datasets.checks import check_choice, storage
 from suspike_datasets.sets import T_END_US, UNKNOWN, EventSet, absent, check_set
+from suspike_datasets.shd_child import MARK
 
 log = logging.getLogger(__name__)
 
@@ -153,26 +154,32 @@ def _read(path: Path) -> _Found:
         raise ImportError("Files in SHD's layout need h5py: pip install 'suspike[datasets]'.")
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a file in SHD's layout, got nothing at {path}.")
+    if getattr(sys, "frozen", False) or not sys.executable or not CHILD.is_file():
+        raise RuntimeError(
+            f"A Python of its own has to read files of SHD's layout, got {sys.executable!r} for {CHILD}."
+        )
     size = path.stat().st_size
     seconds, room = CPU_S + size // BYTES_PER_S, ROOM_BYTES + ROOM_FACTOR * size
     packages = [str(place) for place in sys.path]
     given = json.dumps({"path": str(path.resolve()), "seconds": seconds, "room": room, "sys_path": packages})
     try:
         run = subprocess.run(
-            [sys.executable, "-P", CHILD, given],
-            stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10 * seconds,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            [sys.executable, "-P", CHILD], input=given.encode(), capture_output=True, check=False,
+            timeout=10 * seconds, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        run = None
-    if run is None or run.returncode == -_LATE:
-        raise ValueError(f"{_WHOLE}, got {path}: reading it takes longer than {seconds} s.")
-    if run.returncode:
-        raise ValueError(f"{_WHOLE}, got {path}: reading it ends in a crash ({run.returncode}).")
+    except subprocess.TimeoutExpired as err:
+        raise ValueError(f"{_WHOLE}, got {path}: reading it takes longer than {10 * seconds:g} s.") from err
+    if run.returncode == -_LATE:
+        raise ValueError(f"{_WHOLE}, got {path}: reading it takes longer than {seconds:g} s of CPU time.")
     out = run.stdout
-    head = out[: out.index(b"\n") + 1]
-    said, at = json.loads(head), len(head)
+    begin = out.find(MARK) + len(MARK)  # a system may print at the start of each Python
+    if run.returncode or begin < len(MARK):
+        raise ValueError(f"{_WHOLE}, got {path}: reading it ends in a crash ({run.returncode}).")
+    at = out.index(b"\n", begin) + 1
+    said = json.loads(out[begin:at])
     arrays: list[Any] = []
+    if "missing" in said:
+        raise ImportError(f"Files in SHD's layout need h5py: pip install 'suspike[datasets]'. {said['missing']}")
     if "fault" in said:
         raise ValueError(f"{_WHOLE}, got {path}: {said['fault']}.")
     for kind, n in said["arrays"]:

@@ -10,11 +10,14 @@ import os
 import sys
 from typing import Any
 
+MARK = b"\nsuspike_datasets: "
+"""Begins the answer, behind whatever else is printed."""
 
-def answer(path: str, seconds: int, room: int, sys_path: list[str]) -> None:
-    """Write what a file holds to the standard output, within `seconds` of CPU time and `room` bytes of memory.
 
-    A line of JSON says of what types and lengths the arrays behind it are, or what is wrong with the file.
+def answer(out: Any, path: str, seconds: int, room: int, sys_path: list[str]) -> None:
+    """Write what a file holds to `out`, within `seconds` of CPU time and `room` bytes of memory.
+
+    A line of JSON says of what types and lengths the arrays behind it are, or what is wrong with the file or missing.
     """
     sys.path[:] = sys_path
     try:
@@ -25,14 +28,21 @@ def answer(path: str, seconds: int, room: int, sys_path: list[str]) -> None:
             resource.setrlimit(what, (most if hard < 0 else min(most, hard), hard))
     except (ImportError, OSError, ValueError):
         pass  # a system without them; the time limit outside remains
+    arrays: list[Any] = []
     try:
+        import h5py  # noqa: F401 - whether it is there
+        import numpy  # noqa: F401
+
         classes, arrays = contents(path)
-        head = {"classes": classes, "arrays": [(array.dtype.str, len(array)) for array in arrays]}
+        head: dict[str, Any] = {"classes": classes, "arrays": [(array.dtype.str, len(array)) for array in arrays]}
+    except ImportError as err:
+        head = {"missing": str(err).strip()}
     except Exception as err:  # whatever h5py lets out
-        head, arrays = {"fault": str(err).rstrip(".") or type(err).__name__}, []
-    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n")
+        head = {"fault": str(err).rstrip(".") or type(err).__name__}
+    out.write(MARK + json.dumps(head).encode() + b"\n")
     for array in arrays:
-        sys.stdout.buffer.write(array.data)
+        out.write(array.data)
+    out.flush()
 
 
 def contents(path: str) -> tuple[list[str], list[Any]]:
@@ -42,8 +52,13 @@ def contents(path: str) -> tuple[list[str], list[Any]]:
 
     size = os.stat(path).st_size
     with h5py.File(path, "r") as file:
+        for key in ("spikes", "extra", "spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys"):
+            if isinstance(file.get(key, getlink=True), (h5py.ExternalLink, h5py.SoftLink)):
+                raise ValueError(f"`{key}` is not what SHD's layout has there, got a link")
         found = {key: file[key] for key in ("spikes/times", "spikes/units", "labels", "extra/speaker", "extra/keys")}
         wrong = [key for key, data in found.items() if not isinstance(data, h5py.Dataset) or data.ndim != 1]
+        # what lies in other files is not read
+        wrong += [key for key, data in found.items() if key not in wrong and (data.external or data.is_virtual)]
         for key, kind in (("spikes/times", "f"), ("spikes/units", "u")):
             inner = None if key in wrong else h5py.check_vlen_dtype(found[key].dtype)
             wrong += [] if isinstance(inner, np.dtype) and inner.kind == kind and inner.itemsize <= 8 else [key]
@@ -76,4 +91,6 @@ def contents(path: str) -> tuple[list[str], list[Any]]:
 
 
 if __name__ == "__main__":
-    answer(**json.loads(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    answer(answers, **json.loads(sys.stdin.read()))

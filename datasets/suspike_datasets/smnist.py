@@ -1,6 +1,7 @@
 r"""Sequential MNIST: digits pixel after pixel, as spikes of grey values that cross thresholds.
 
-With pixels g(i), i = 0 to 783, and thresholds :math:`\theta_k`, k = 0 to K - 1, N = 2 K + 1 units:
+With pixels g(i), i = 0 to 783, and thresholds :math:`\theta_k`, k = 0 to K - 1, of which the first is 0 and never
+crossed, N = 2 K + 1 units:
 
 .. math::
     \text{unit } N - k \text{ at } i:\; g(i) < \theta_k \le g(i + 1), \qquad
@@ -109,7 +110,7 @@ def encode(
     ----------
     images : uint8 [B, 784]
     n_units : int
-        N, odd, up to 511.
+        N, odd, up to 511; below 5 no threshold is crossed.
     duplicate : bool
         Each spike comes twice, one step after the other.
     dt_us : int, us

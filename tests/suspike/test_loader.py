@@ -153,27 +153,29 @@ def test_augmentation_of_nothing_changes_nothing() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(spikes.events, theirs.events, strict=True))
 
 
-def no_longer(sample: Sample, generator: np.random.Generator) -> Sample:
-    return sample._replace(unit=sample.unit[:-1])
+STEPS = r"^`augment` must be of samples whose steps rise from 0 to at most 5, one for each unit, got others\.$"
+UNITS = r"^`augment` must be of samples with int32 units from 0 to 17 and `n_steps` from 0 to 6, got others\.$"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        lambda sample, _: sample._replace(step=sample.step[::-1]),
-        lambda sample, _: sample._replace(step=sample.step + 6),
-        lambda sample, _: sample._replace(step=sample.step - 6),
-        no_longer,
+        (lambda sample, _: sample._replace(step=sample.step[::-1]), STEPS),
+        (lambda sample, _: sample._replace(step=sample.step + 6), STEPS),
+        (lambda sample, _: sample._replace(step=sample.step - 6), STEPS),
+        (lambda sample, _: sample._replace(step=sample.step * 1.0), STEPS),
+        (lambda sample, _: sample._replace(unit=sample.unit[:-1]), STEPS),
+        (lambda sample, _: sample._replace(unit=sample.unit + np.int32(18)), UNITS),
+        (lambda sample, _: sample._replace(unit=sample.unit - np.int32(18)), UNITS),
+        (lambda sample, _: sample._replace(unit=sample.unit.astype(np.int64)), UNITS),
+        (lambda sample, _: sample._replace(n_steps=7), UNITS),
+        (lambda sample, _: sample._replace(n_steps=2.0), UNITS),
+        (lambda sample, _: tuple(sample), r"^`augment` must be of samples that become samples, got tuple\. Return"),
     ],
 )
-def test_an_augmentation_of_no_samples_is_refused(wrong: Augment) -> None:
-    data = camera_recordings()._replace(n_steps=None)
-    with pytest.raises(
-        ValueError, match=r"^`augment` must be of samples whose steps rise from 0 to at most 5, one for"
-    ):
-        drawn(data, 0, augment=wrong)
-    with pytest.raises(ValueError, match=r"^`events.idx` must be units from 0 to n_units - 1 = 17, got"):
-        drawn(data, 0, augment=lambda sample, _: sample._replace(unit=sample.unit + np.int32(18)))
+def test_an_augmentation_of_no_samples_is_refused(wrong: Augment, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        drawn(camera_recordings()._replace(n_steps=None), 0, augment=wrong)
 
 
 def test_the_sensor_is_known_and_fits() -> None:
