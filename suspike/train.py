@@ -166,7 +166,8 @@ def fit(
     last = folder / "last.ckpt"
     if last.exists():
         _require_same_run(last, net, settings)
-    keep = callbacks.ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, enable_version_counter=False)
+    # the one file that Lightning keeps, replaced after every epoch
+    keep = callbacks.ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -178,6 +179,7 @@ def fit(
     with warnings.catch_warnings():
         # a batch is one gather from memory: workers would only copy it
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it goes on from there
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*", FutureWarning)  # within Lightning
         trainer.fit(learner, data, ckpt_path=last if last.exists() else None, weights_only=True)
     weights = io.BytesIO()

@@ -79,9 +79,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, monkey
         patch.setattr(train, "evaluate", stop_in_third_epoch)
         with pytest.raises(Stopped):
             fit(toy_net(), tmp_path / "stopped")
+    missing: list[int] = []
+    monkeypatch.setattr(train, "evaluate", lambda *args: (missing.append(0), evaluate(*args))[1])
     resumed = toy_net()
     assert fit(resumed, tmp_path / "stopped") == history
     assert same(resumed, whole)
+    assert len(missing) == len(history) - 2, "two epochs had been kept"
     assert not (tmp_path / "stopped" / "weights.pt.tmp").exists()
     # and a finished one is only read
     again = toy_net()
