@@ -21,5 +21,5 @@ def columns(low: int, high: int) -> Any:
 
 @rule
 def unsigned(i: int) -> Any:
-    """Return an index that is not negative."""
+    """Return an index that is not negative, which is the caller's to know: `layout.check_events` sees to lists."""
     return np.uint64(i)
