@@ -108,6 +108,14 @@ def test_a_broken_record_is_named(tmp_path, column, value, kind):
     assert str(caught.value) == (message.format(got, path) if message.count("{}") == 2 else message.format(path))
 
 
+def test_the_lowest_integer_and_a_time_before_0_are_refused(tmp_path):
+    for kind, value in (("<i8", -(2**63)), ("<f8", -0.0005), ("<f2", -0.5)):
+        array = np.array(some(9), kind)
+        array[0, 3] = value
+        with pytest.raises(ValueError, match="`t` must be"):
+            dvs_gesture.read_recording(place(tmp_path, "user1_led", 0, array))
+
+
 GOOD = packed(some(50))
 HEAD = "{{'descr': '<i8', 'fortran_order': False, 'shape': ({}, 4), }}"
 FORGED = {
