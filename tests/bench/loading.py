@@ -1,13 +1,13 @@
 """Loading recordings for training: an epoch of batches, from the files and from a cache, beside tonic and SpikingJelly.
 
 ``loading.py ROUNDS [FOLDER]`` reads FOLDER/NMNIST and FOLDER/speech/SHD, whatever part of the sets is there; without a
-folder scikit-learn's digits in N-MNIST's format, which it makes. It fetches nothing. All in one process on one pinned
-core, CPU time, interleaved, medians; batches of 32, in order. suspike's batches are event lists (and, in rows of their
-own, the dense tensors [T, B, N] of them), tonic's the dense frames of ToFrame, padded and stacked by its own collate
-function, from its own classes and from its DiskCachedDataset; SpikingJelly's are frames from the files that it cuts
-beforehand, in a process of the peers' environment (peers_data.py). Before anything is timed tonic's frames have to hold
-the same counts, but for single events that ToFrame loses; what SpikingJelly's lack is in its row. The table and
-build/bench/loading.json have events a second, of those that were recorded.
+folder scikit-learn's digits in N-MNIST's format, which it makes. It fetches nothing. suspike and tonic run in one
+process on one pinned core; CPU time, interleaved, medians; batches of 32, in order. suspike's batches are event lists
+(and, in rows of their own, the dense tensors [T, B, N] of them), tonic's the dense frames of ToFrame, padded and
+stacked by its own collate function, from its own classes and from its DiskCachedDataset; SpikingJelly's are frames
+from the files that it cuts beforehand, in a process of the peers' environment (peers_data.py). Before anything is
+timed tonic's frames have to hold the same counts, but for single events that ToFrame loses; what SpikingJelly's lack
+is in its row. The table and build/bench/loading.json have events a second, of those that were recorded.
 """
 
 from __future__ import annotations
