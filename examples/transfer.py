@@ -132,8 +132,9 @@ def main(data: Path, mnist: Path, folder: Path, n_images: int, seeds: list[int])
     true, made = real(data), encoded(mnist, folder / "cache", n_images + 1000)
     made, held_out = made.take(range(n_images)), made.take(range(n_images, n_images + 1000))
     # results of other data or settings stand elsewhere
-    described = f"{EPOCHS} {HIDDEN} {OPEN} {BATCH} {REPEATED} {BESIDE} {n_images} {DT_MS} {N_STEPS}".encode()
-    settings = zlib.crc32(described + b"".join(x.tobytes() for x in (*true.events[:2], *made.events[:2], made.labels)))
+    settings = zlib.crc32(f"{EPOCHS} {HIDDEN} {OPEN} {BATCH} {REPEATED} {BESIDE} {n_images}".encode())
+    for array in (*true.events[:2], true.labels, *made.events[:2], made.labels):
+        settings = zlib.crc32(np.ascontiguousarray(array), settings)
     fold = np.zeros(len(true.labels), int)
     for label in range(10):  # of each digit as many, in the order of their files
         members = np.flatnonzero(true.labels == label)
@@ -145,7 +146,10 @@ def main(data: Path, mnist: Path, folder: Path, n_images: int, seeds: list[int])
         for k in range(FOLDS):
             seen, tested = (true.take(np.flatnonzero(x)) for x in (fold != k, fold == k))
             found["real"].append(run("real", seed, place / f"real{k}", seen, [tested, held_out]))
-            both, start = joined(made.take(range(BESIDE)), *[seen] * REPEATED), place / "encoded" / "weights.pt"
+            both, start = (
+                joined(made.take(range(min(BESIDE, n_images))), *[seen] * REPEATED),
+                place / "encoded" / "weights.pt",
+            )
             found["both"].append(run("both", seed, place / f"both{k}", both, [tested, held_out], start))
         for name, each in found.items():
             order = np.arange(len(fold)) if len(each) == 1 else np.argsort(fold, kind="stable")

@@ -86,4 +86,5 @@ def test_a_folder_without_recordings_is_refused(
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(EXAMPLES / "speech_gates.py"), run_name="__main__")
     assert stopped.value.code == 2
-    assert f"got nothing at {tmp_path / 'SHD' / 'shd_train.h5'}. " in capsys.readouterr().err
+    cure = f"`suspike data get shd --root {tmp_path} --split train` fetches it"
+    assert capsys.readouterr().err.endswith(f"got nothing at {tmp_path / 'SHD' / 'shd_train.h5'}. {cure}.\n")
