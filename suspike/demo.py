@@ -16,7 +16,7 @@ from suspike import augment, energy, export, nn, plot, report
 from suspike._files import make_folder
 from suspike._validate import require_extras
 from suspike.convert import Rounding, to_graph, to_nn
-from suspike.graph import LIF, Graph
+from suspike.graph import Graph, Rhythm
 from suspike.loader import Recordings, batches, load_digits
 from suspike.simulate import Result, simulate
 from suspike.train import Epoch, evaluate, fit
@@ -209,10 +209,9 @@ def _cards() -> list[energy.Card]:
 def _report(path: Path, trained: dict[str, Trained], held_out: Recordings, seed: int) -> Path:
     """Write the report with its pictures."""
     gated = trained["gated"]
-    neuron = gated.graph.layers[0].neuron
-    assert isinstance(neuron, LIF), "the demo's hidden layer fires"
-    assert neuron.gate is not None, "the demo's hidden layer is gated"
-    table = neuron.gate.table(N_STEPS)
+    gate = gated.graph.neurons[0].neuron.gate
+    assert isinstance(gate, Rhythm), "the demo's hidden layer is gated by time"
+    table = gate.table(N_STEPS)
     rows = energy.energy_rows({t: each.result.counts for t, each in trained.items()}, _cards())
     bars = [
         {"card": row["card"], "network": network, "scenario": scenario, "energy_pj": energy_pj}

@@ -25,7 +25,6 @@ from suspike.nn.layer import lengths
 from suspike.nn.states import State
 from suspike.spikes import Spikes
 from suspike_kernels.counting import Counts, count_layer
-from suspike_kernels.cpu.patches import count_synops
 from suspike_kernels.layout import Events, events_from_dense
 
 log = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ def _count(layer: Layer, call: Call, heard: Events | None, fired: Events | None)
     gate, table, use, before = _gate(layer), None, call.gate, getattr(call.before, "spk", None)
     if isinstance(use, GateTable) and gate is not None:
         table = (gate.spread(use.open) > 0).cpu().numpy().astype(np.uint8)
-    counts = count_layer(
+    return count_layer(
         "",
         heard,
         layer.n_out,
@@ -242,11 +241,9 @@ def _count(layer: Layer, call: Call, heard: Events | None, fired: Events | None)
         recurrent_gates=gate.n_gates if isinstance(gate, InputGate) and gate.recurrent is not None else 0,
         drive_gate=isinstance(gate, DriveGate),
         n_steps=None if call.n_steps is None else call.n_steps.cpu().long().numpy(),
+        state_words=len(layer.neuron.state._fields) - 1 - layer.neuron.fires,
+        geometry=layer.geometry if isinstance(layer, Conv2d) else None,
     )
-    if not isinstance(layer, Conv2d):
-        return counts
-    reached, done = count_synops(heard, layer.geometry.array(), table)  # a drive gate spares no operation
-    return counts._replace(synapses=layer.geometry.n_synapses, synops_done=done, synops_skipped=reached - done)
 
 
 def _hides_who_is_open(layer: Layer) -> bool:

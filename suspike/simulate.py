@@ -1,33 +1,50 @@
-"""Run a Graph event by event and count what was done and what closed gates spared."""
+"""Run a Graph event by event, whole or stretch by stretch, and count what was done and what closed gates spared."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suspike import _layers
+from suspike._layers import LayerState, at_rest
 from suspike._validate import fail
-from suspike.graph import LIF, Graph, Layer
-from suspike_kernels import cpu, reference
-from suspike_kernels.counting import Counts, count_layer
+from suspike.graph import INPUT, Graph, Route
+from suspike_kernels import cpu, editing, reference
+from suspike_kernels.counting import Counts
 from suspike_kernels.cpu.rows import largest_count
-from suspike_kernels.layout import (
-    RESETS,
-    Events,
-    FloatArray,
-    SynapseArrays,
-    always_open,
-    check_events,
-    check_lengths,
-    lif_arrays,
-    table_gate,
-)
-from suspike_kernels.reference import ALL_STEPS
+from suspike_kernels.layout import Events, FloatArray, check_events, check_lengths
 
 log = logging.getLogger(__name__)
+
+
+class State(NamedTuple):
+    """A network between two steps: the number of steps done, which rhythms follow, and each layer's state by name."""
+
+    t: int
+    layers: Mapping[str, LayerState]
+
+
+class Probe(NamedTuple):
+    """What chosen neurons did at every step.
+
+    Attributes
+    ----------
+    units : int64 [K]
+    v : float [T, B, K]
+        Membrane after the step.
+    is_open, spk : uint8 [T, B, K]
+        1 where the gate was open, and where the neuron fired.
+    """
+
+    units: NDArray[np.int64]
+    v: FloatArray
+    is_open: NDArray[np.uint8]
+    spk: NDArray[np.uint8]
 
 
 class Result(NamedTuple):
@@ -41,29 +58,42 @@ class Result(NamedTuple):
         One for each layer that fires, in order.
     counts : tuple of Counts
         One for each layer, in order.
+    state : State
+        After the last step.
+    probes : mapping of str to Probe
+        Of the layers that were asked for.
     """
 
     output: FloatArray | None
     spikes: tuple[Events, ...]
     counts: tuple[Counts, ...]
+    state: State
+    probes: Mapping[str, Probe]
 
 
 def simulate(
     graph: Graph,
     events: Events,
     *,
+    state: State | None = None,
     n_steps: NDArray[np.int64] | None = None,
+    probe: Mapping[str, Sequence[int]] | None = None,
     target: str = "cpu",
     n_threads: int | None = None,
 ) -> Result:
-    """Run a network over recordings from rest.
+    """Run a network over recordings.
 
     Parameters
     ----------
     graph : Graph
     events : Events [B, T], units 0 to ``graph.n_in - 1``
+    state : State, optional
+        Of a run over what came before, ``result.state``; at rest without one. Stretches one after the other give the
+        same spikes as the whole.
     n_steps : int64 [B], optional
         True length of each recording, 0 to T; T without it. From there on it counts nothing, and the output stays.
+    probe : mapping of str to sequence of int, optional
+        By a layer's name, the neurons whose membrane, gate and spikes are recorded at every step.
     target : "cpu" or "reference"
         Compiled kernels, or plain loops (slow): the same result, bit for bit, where sums are exact (see `convert`).
     n_threads : int, optional
@@ -72,7 +102,7 @@ def simulate(
     Raises
     ------
     ValueError
-        For events that break the rules of `Events` or do not fit the graph.
+        For events that break the rules of `Events` or do not fit the graph, and a state or a probe of another network.
     """
     if target not in ("cpu", "reference"):
         fail("target", "cpu or reference", repr(target))
@@ -81,39 +111,72 @@ def simulate(
     n_threads = _n_processors() if n_threads is None else n_threads
     if n_threads < 1:
         fail("n_threads", "at least 1", repr(n_threads))
-    now, output = check_events(events), None
-    lengths = None if n_steps is None else check_lengths(np.asarray(n_steps), events)
-    if graph.max_count and (found := largest_count(events.ptr, events.idx, events.n_units)) > graph.max_count:
-        log.warning(
-            "`events` have %d events of one unit in one step, the graph's sums are exact up to %d: spikes at the "
-            "threshold may depend on the order of sums. Convert with max_count=%d.",
-            found, graph.max_count, found,
-        )  # fmt: skip
+    check_events(events)
+    lengths = reference.ALL_STEPS if n_steps is None else check_lengths(np.asarray(n_steps), events)
+    wanted = _probed(graph, {} if probe is None else probe)
+    state = _started(graph, state, events.n_samples)
+    _warn_of_counts(graph, events)
+    run = _Runner(target, n_threads)
+    trains, output = {INPUT: events}, None
     spikes: list[Events] = []
     counts: list[Counts] = []
-    for layer in graph.layers:
-        table = layer.neuron.gate.table(now.n_steps) if isinstance(layer.neuron, LIF) and layer.neuron.gate else None
-        given, fires = (
-            _given(layer, now, table)._replace(n_steps=ALL_STEPS if lengths is None else lengths),
-            isinstance(layer.neuron, LIF),
-        )
-        if target == "cpu":
-            run = cpu.forward(given, trace=not fires, n_threads=n_threads)
-        else:
-            run = reference.forward(given, trace=not fires)
-        fed_back = layer.recurrent is not None
-        spikes_of = run.spikes if fires else None
-        counts.append(
-            count_layer(
-                layer.name, now, layer.n_units, spikes=spikes_of, gate=table, recurrent=fed_back, n_steps=lengths
-            )
-        )
-        if not fires:
-            output = run.trace
+    after: dict[str, LayerState] = {}
+    probes: dict[str, Probe] = {}
+    for layer, sources in zip(graph.layers, graph.sources, strict=True):
+        heard = trains[sources[0]]
+        for source in sources[1:]:
+            heard = editing.merge(heard, trains[source])[0]
+        if isinstance(layer, Route):
+            trains[layer.name] = editing.renumber(heard, layer.units, layer.n_units)[0]
             continue
-        spikes.append(run.spikes)
-        now = run.spikes
-    return Result(output, tuple(spikes), tuple(counts))
+        name, fires = layer.name, layer.neuron.fires
+        arguments = _layers.arguments(layer, heard, state.layers[name], state.t, lengths, run)
+        done = run(arguments, trace=not fires or name in wanted)
+        after[name] = LayerState(done.state, done.spk)
+        counts.append(_layers.count(layer, arguments, done))
+        if name in wanted:
+            probes[name] = _probe(wanted[name], arguments, done, fires)
+        if fires:
+            spikes.append(done.spikes)
+            trains[name] = done.spikes
+        else:
+            output = done.trace
+    return Result(output, tuple(spikes), tuple(counts), State(state.t + events.n_steps, after), probes)
+
+
+def stream(
+    graph: Graph,
+    chunks: Iterable[Events],
+    *,
+    state: State | None = None,
+    probe: Mapping[str, Sequence[int]] | None = None,
+    n_threads: int | None = None,
+) -> Iterator[Result]:
+    """Run a network over recordings that come in stretches, as long as they like: one result each, in their order.
+
+    Memory holds one stretch and the state. The spikes are those of one run over all steps.
+
+    Parameters
+    ----------
+    chunks : iterable of Events [B, T]
+        Of any number of steps, all of the same samples B.
+    graph, state, probe, n_threads
+        As of `simulate`.
+    """
+    for events in chunks:
+        result = simulate(graph, events, state=state, probe=probe, n_threads=n_threads)
+        state = result.state
+        yield result
+
+
+class _Runner(NamedTuple):
+    target: str
+    n_threads: int
+
+    def __call__(self, layer: reference.Layer, *, trace: bool) -> reference.Run:
+        if self.target == "reference":
+            return reference.forward(layer, trace=trace)
+        return cpu.forward(layer, trace=trace, n_threads=self.n_threads)
 
 
 def _n_processors() -> int:
@@ -121,15 +184,50 @@ def _n_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _given(layer: Layer, events: Events, table: np.ndarray | None) -> reference.Layer:
-    """Return the kernel's arguments: the layer at rest, before the events."""
-    n, dtype, none = layer.n_units, layer.weight.dtype, np.zeros((0, layer.n_units), layer.weight.dtype)
-    neuron = layer.neuron
-    if isinstance(neuron, LIF):
-        neurons = lif_arrays(neuron.beta, neuron.threshold, RESETS.index(neuron.reset))
-    else:
-        neurons = lif_arrays(neuron.beta, np.full(n, np.inf, dtype), RESETS.index("none"))
-    synapses = SynapseArrays(layer.weight, none if layer.recurrent is None else layer.recurrent, layer.bias)
-    gate = always_open(dtype) if table is None else table_gate(table[None], np.zeros((0, 0, 0), np.uint8), dtype)
-    at_rest, batch = np.zeros((1, events.n_samples, n), dtype), events.n_samples
-    return reference.Layer(events, np.zeros((0, batch, n), dtype), synapses, neurons, gate, at_rest, at_rest[0])
+def _warn_of_counts(graph: Graph, events: Events) -> None:
+    if graph.max_count and (found := largest_count(events.ptr, events.idx, events.n_units)) > graph.max_count:
+        log.warning(
+            "`events` have %d events of one unit in one step, the graph's sums are exact up to %d: spikes at the "
+            "threshold may depend on the order of sums. Convert with max_count=%d.",
+            found, graph.max_count, found,
+        )  # fmt: skip
+
+
+def _started(graph: Graph, state: State | None, n_samples: int) -> State:
+    """Return the state, at rest if it is None; kernels trust its shapes."""
+    if state is None:
+        return State(0, {layer.name: at_rest(layer, n_samples) for layer in graph.neurons})
+    if set(state.layers) != {layer.name for layer in graph.neurons}:
+        fail("state", f"of layers {', '.join(x.name for x in graph.neurons)}", ", ".join(state.layers) or "none")
+    for layer in graph.neurons:
+        given, resting = state.layers[layer.name], at_rest(layer, n_samples)
+        for name, found, rest in zip(LayerState._fields, given, resting, strict=True):
+            if (found.shape, found.dtype) != (rest.shape, rest.dtype):
+                what = f"state.layers[{layer.name!r}].{name}"
+                got = f"{found.dtype} of shape {list(found.shape)}"
+                fail(what, f"{rest.dtype} of shape {list(rest.shape)}", got, "Another batch needs a state of its own.")
+    return state
+
+
+def _probed(graph: Graph, probe: Mapping[str, Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+    sizes = {layer.name: layer.n_units for layer in graph.neurons}
+    wanted = {}
+    for name, units in probe.items():
+        if name not in sizes:
+            fail("probe", f"of layers among {', '.join(sizes)}", repr(name))
+        index = np.asarray(units)
+        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+            fail(f"probe[{name!r}]", "a list of whole numbers", repr(units))
+        wanted[name] = index.astype(np.int64)
+        if len(index) and not 0 <= index.min() <= index.max() < sizes[name]:
+            fail(f"probe[{name!r}]", f"units from 0 to {sizes[name] - 1}", f"{index.min()} to {index.max()}")
+    return wanted
+
+
+def _probe(units: NDArray[np.int64], arguments: reference.Layer, done: reference.Run, fires: bool) -> Probe:
+    events = arguments.events
+    spk = np.zeros((events.n_steps, events.n_samples, len(units)), np.uint8)
+    if fires:
+        spk = done.spikes.dense(np.uint8)[:, :, units]
+    is_open: Any = _layers.opened(arguments, done)[..., units].swapaxes(0, 1)
+    return Probe(units, done.trace[:, :, units], np.ascontiguousarray(is_open), spk)

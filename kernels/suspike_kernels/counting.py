@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from suspike_kernels.cpu.patches import count_synops
+from suspike_kernels.geometry import Geometry
 from suspike_kernels.layout import Events
 
 
@@ -37,6 +39,10 @@ class Counts(NamedTuple):
         batch), 0 without a gate.
     spikes : int
         Spikes fired (0 for a readout).
+    gate_synops : int
+        Those of `synops_done` that an input gate costs: it has weights of its own.
+    state_words : int
+        State variables of a neuron: a word each.
     """
 
     name: str
@@ -52,16 +58,28 @@ class Counts(NamedTuple):
     updates_skipped: int
     gate_evaluations: int
     spikes: int
+    gate_synops: int = 0
+    state_words: int = 1
+
+    @property
+    def weight_words_read(self) -> int:
+        """Words of weights read, one a synaptic operation."""
+        return self.synops_done
+
+    @property
+    def state_words_read(self) -> int:
+        """Words of state read: all of a neuron's at each update."""
+        return self.updates_done * self.state_words
 
     @property
     def words_read(self) -> int:
-        """Words of weights (one a synaptic operation) and of state (one an update) read."""
-        return self.synops_done + self.updates_done
+        """Words of weights and of state read."""
+        return self.weight_words_read + self.state_words_read
 
     @property
     def words_written(self) -> int:
-        """Words of state written, one an update."""
-        return self.updates_done
+        """Words of state written: all of a neuron's at each update."""
+        return self.updates_done * self.state_words
 
     @property
     def dense_synops(self) -> int:
@@ -83,8 +101,11 @@ def count_layer(
     recurrent_gates: int = 0,
     drive_gate: bool = False,
     n_steps: NDArray[np.int64] | None = None,
+    state_words: int = 1,
+    geometry: Geometry | None = None,
+    opened: NDArray[np.uint8] | None = None,
 ) -> Counts:
-    """Count what a fully connected layer did.
+    """Count what a layer did.
 
     Parameters
     ----------
@@ -111,6 +132,12 @@ def count_layer(
         Its gates see the current, which is therefore summed everywhere: they spare no synaptic operation.
     n_steps : int64 [B], optional
         True length of each sample, T without it: what lies behind it counts for nothing.
+    state_words : int
+        State variables of a neuron.
+    geometry : Geometry, optional
+        Of a convolution; fully connected without it.
+    opened : uint8 [B, T, N], optional
+        Of a convolution whose gates `open_at` counts: which neurons were open.
     """
     n_samples, n_time = events.n_samples, events.n_steps
     lengths = np.full(n_samples, n_time) if n_steps is None else n_steps
@@ -130,19 +157,27 @@ def count_layer(
     updates, n_arrivals, n_steps_all = int(n_open.sum()), int(arrivals.sum()), int(lengths.sum())
     summed = np.full_like(n_open, n_units) if drive_gate else n_open
     done = int((arrivals * summed).sum())
+    reached = n_arrivals * n_units
+    if geometry is not None:
+        table = gate if opened is None else opened
+        reached, done = count_synops(events, geometry.array(), table)
+    own_synapses = n_units * n_units if recurrent else 0
+    gate_synops = n_given * input_gates + n_own * recurrent_gates
     n_gates = n_units if gate is not None or drive_gate else input_gates
     return Counts(
         name=name,
         samples=n_samples,
         steps=n_steps_all,
         neurons=n_units,
-        synapses=(events.n_units + (n_units if recurrent else 0)) * n_units,
+        synapses=own_synapses + (events.n_units * n_units if geometry is None else geometry.n_synapses),
         events=n_arrivals,
         rows_fetched=int(arrivals[summed > 0].sum()),
-        synops_done=done + n_given * input_gates + n_own * recurrent_gates,
-        synops_skipped=n_arrivals * n_units - done,
+        synops_done=done + gate_synops,
+        synops_skipped=reached - done,
         updates_done=updates,
         updates_skipped=n_steps_all * n_units - updates,
         gate_evaluations=n_gates * (n_steps_all if gate is None else int(lengths.max(initial=0))),
         spikes=0 if spikes is None else len(spikes.idx),
+        gate_synops=gate_synops,
+        state_words=state_words,
     )

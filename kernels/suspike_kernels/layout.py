@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 
+LINE = 64
+"""Bytes of a cache line."""
+
 RESETS = ("zero", "subtract", "none")
 """Reset rules by name; a kernel gets the index (see `rules.reset`)."""
 
@@ -107,6 +110,17 @@ def offsets(counts: IntArray) -> NDArray[np.int64]:
     ptr[:, 1:] = np.cumsum(counts, axis=1)
     ptr[1:] += np.cumsum(ptr[:-1, -1])[:, None]
     return ptr
+
+
+def in_lines(array: FloatArray) -> FloatArray:
+    """Return the array, or a copy of it, that begins at a cache line: rows that begin elsewhere take longer to read."""
+    if array.flags.c_contiguous and not array.ctypes.data % LINE:
+        return array
+    room = np.empty(array.nbytes + LINE, np.uint8)
+    skip = -room.ctypes.data % LINE
+    copy: FloatArray = room[skip : skip + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def events_from_dense(counts: NDArray[Any]) -> Events:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from suspike._validate import fail
 from suspike.export._trains import INPUT, in_order
-from suspike.graph import LI, LIF, Graph
+from suspike.graph import Graph
 from suspike.simulate import simulate
 from suspike_kernels.layout import Events, FloatArray, check_events
 
@@ -54,7 +54,7 @@ def run(graph: Graph, events: Events, *, target: str) -> Golden:
 
 def firing(graph: Graph) -> dict[str, int]:
     """Return the size of each layer that fires, by name."""
-    return {layer.name: layer.n_units for layer in graph.layers if isinstance(layer.neuron, LIF)}
+    return {layer.name: layer.n_units for layer in graph.neurons if layer.neuron.fires}
 
 
 def golden_arrays(golden: Golden) -> dict[str, NDArray[Any]]:
@@ -74,7 +74,7 @@ def golden_of(arrays: Mapping[str, NDArray[Any]], graph: Graph) -> Golden:
         spikes[name] = check_events(train, f"spikes.{name}")
         if train.ptr.shape != events.ptr.shape:
             fail(f"spikes.{name}.ptr", f"of shape {events.ptr.shape}", f"shape {train.ptr.shape}")
-    readout = isinstance(graph.layers[-1].neuron, LI)
+    readout = not graph.neurons[-1].neuron.fires
     golden = Golden(events, spikes, arrays["output"] if readout else None)
     if set(arrays) != set(golden_arrays(golden)):
         fail("arrays", f"{', '.join(golden_arrays(golden))}", ", ".join(arrays))

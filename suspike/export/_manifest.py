@@ -13,7 +13,7 @@ import suspike
 from suspike._files import read_bytes, reading
 from suspike._validate import fail
 from suspike.export._trains import INPUT
-from suspike.graph import LIF, Graph
+from suspike.graph import Graph
 from suspike_kernels.layout import Events
 
 FORMAT = 1
@@ -54,10 +54,9 @@ def recording_files(sample: int) -> tuple[str, str]:
 def describe_graph(graph: Graph) -> dict[str, Any]:
     """Return what a manifest says of a network."""
     layers = []
-    for layer in graph.layers:
-        fires = isinstance(layer.neuron, LIF)
-        gated = isinstance(layer.neuron, LIF) and layer.neuron.gate is not None
-        head = {"name": layer.name, "n_units": layer.n_units, "fires": fires, "gated": gated}
+    for layer in graph.neurons:
+        gated = layer.neuron.gate is not None
+        head = {"name": layer.name, "n_units": layer.n_units, "fires": layer.neuron.fires, "gated": gated}
         layers.append(head | {"recurrent": layer.recurrent is not None, "dtype": str(layer.weight.dtype)})
     return {"dt_ms": float(graph.dt_ms), "n_in": graph.n_in, "layers": layers}
 
@@ -67,7 +66,7 @@ def describe_runs(graph: Graph, events: Events, *, n_recordings: int) -> dict[st
     number = min(n_recordings, events.n_samples)
     # An event file cannot say that a unit sent two events in a step: such an input stays out of all of them.
     single = events.take(range(number)).max_count() <= 1
-    populations = [INPUT] * single + [layer.name for layer in graph.layers if isinstance(layer.neuron, LIF)]
+    populations = [INPUT] * single + [layer.name for layer in graph.neurons if layer.neuron.fires]
     recordings = {"number": number, "populations": populations} if number and populations else _NO_RECORDINGS
     return {"n_steps": events.n_steps, "n_samples": events.n_samples, "recordings": recordings}
 

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suspike._validate import fail
+from suspike.graph import INPUT as INPUT
 from suspike_kernels.layout import Events, check_events
-
-INPUT = "input"
-"""Name of the input's population beside those of the layers."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 

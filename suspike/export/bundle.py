@@ -27,6 +27,7 @@ from suspike.export._manifest import (
     read_manifest,
     recording_files,
 )
+from suspike.export._plain import plain_layers
 from suspike.export._trains import INPUT, require_names
 from suspike.export.aedat import write_aedat
 from suspike.export.nir import write_nir
@@ -73,7 +74,7 @@ def write_bundle(folder: PathLike, graph: Graph, events: Events, *, n_recordings
         fail("events", "of at least one sample and step", f"{events.n_samples} samples of {events.n_steps} steps")
     if n_recordings < 0:
         fail("n_recordings", "0 or more", str(n_recordings))
-    require_names([INPUT, *(layer.name for layer in graph.layers)])
+    require_names(layer.name for layer in plain_layers(graph))
     content = describe_graph(graph) | describe_runs(graph, events, n_recordings=n_recordings)
     golden = run(graph, events, target="cpu")
     gates = gate_tables(graph, events.n_steps)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from suspike._files import PathLike, hdf5_file, read_bytes, reading, write_atomic
 from suspike._validate import fail, import_extra
 from suspike.export._nir_nodes import gated_nodes
+from suspike.export._plain import plain_layers
 from suspike.export._trains import require_dt, require_names
 from suspike.graph import LI, LIF, Graph, Layer, Rhythm
 
@@ -78,10 +79,11 @@ def read_nir(path: PathLike) -> Graph:
 def to_nir(graph: Graph) -> Any:
     """Return the network as a nir.NIRGraph, for mappings of your own; raises like `write_nir`."""
     nir = import_extra("nir", extra="export")
-    require_names(layer.name for layer in graph.layers)
+    chain = plain_layers(graph)
+    require_names(layer.name for layer in chain)
     nodes: dict[str, Any] = {"input": nir.Input(np.array([graph.n_in]))}
     edges, before = [], "input"
-    for layer in graph.layers:
+    for layer in chain:
         weight, neuron, recurrent = _keys(layer.name)
         nodes[weight] = nir.Affine(weight=np.ascontiguousarray(layer.weight.T), bias=layer.bias)
         nodes[neuron] = _node(layer, graph.dt_ms / 1000)
@@ -90,9 +92,9 @@ def to_nir(graph: Graph) -> Any:
             nodes[recurrent] = nir.Linear(np.ascontiguousarray(layer.recurrent.T))
             edges += [(neuron, recurrent), (recurrent, neuron)]
         before = neuron
-    nodes["output"] = nir.Output(np.array([graph.layers[-1].n_units]))
+    nodes["output"] = nir.Output(np.array([chain[-1].n_units]))
     # Nodes come back in alphabetical order: the list keeps the layers' own.
-    layers = [{"name": layer.name, "dtype": layer.weight.dtype.str} for layer in graph.layers]
+    layers = [{"name": layer.name, "dtype": layer.weight.dtype.str} for layer in chain]
     metadata = {
         "suspike_format": FORMAT, "suspike_dt_ms": float(graph.dt_ms), "suspike_max_count": graph.max_count,
         "suspike_layers": json.dumps(layers),
@@ -115,6 +117,7 @@ def _node(layer: Layer, dt: float) -> Any:
     else:
         tau = _tau(layer, dt)
         fields = {"tau": tau, "r": tau / dt, "v_leak": np.zeros(n)}
+    assert isinstance(neuron, (LIF, LI)), "plain_layers lets no other through"
     if isinstance(neuron, LI):
         return nir.I(**fields) if integrator else nir.LI(**fields)
     if neuron.reset != "zero":
@@ -226,7 +229,7 @@ def _parts(graph: Graph) -> dict[str, Any]:
     """Return every part of a graph as something that compares by its bits."""
     parts: dict[str, Any] = {"dt_ms": graph.dt_ms, "layers": tuple(layer.name for layer in graph.layers)}
     parts["max_count"] = graph.max_count
-    for layer in graph.layers:
+    for layer in graph.neurons:
         neuron = layer.neuron
         arrays = {"weight": layer.weight, "bias": layer.bias, "recurrent": layer.recurrent, "beta": neuron.beta}
         parts[f"neuron of layer {layer.name!r}"] = type(neuron).__name__

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from suspike._files import PathLike, npz_arrays, npz_bytes, read_bytes, reading, write_atomic
 from suspike._validate import fail
 from suspike.export._trains import require_dt, require_names
-from suspike.graph import LIF, Graph
+from suspike.graph import Graph, Periodic, Rhythm
 
 FORMAT = 1
 CONVENTION = (
@@ -27,8 +27,8 @@ CONVENTION = (
 
 def gate_tables(graph: Graph, n_steps: int) -> dict[str, NDArray[np.uint8]]:
     """Return the open steps of each gated layer, by name: uint8 [T, N]."""
-    gates = {layer.name: layer.neuron.gate for layer in graph.layers if isinstance(layer.neuron, LIF)}
-    return {name: gate.table(n_steps) for name, gate in gates.items() if gate is not None}
+    gates = {layer.name: layer.neuron.gate for layer in graph.neurons}
+    return {name: gate.table(n_steps) for name, gate in gates.items() if isinstance(gate, (Rhythm, Periodic))}
 
 
 def open_intervals(table: NDArray[Any]) -> NDArray[np.int64]:

@@ -53,7 +53,11 @@ class ChannelsLast(nn.Module):
         if isinstance(x, Tensor):
             pixels = self.in_size[0] * self.in_size[1]
             return x.reshape(*x.shape[:2], self.channels, pixels).transpose(2, 3).reshape(x.shape)
-        return _renumbered(x, np.arange(self.n_in).reshape(-1, self.channels).T.ravel(), self.n_in)
+        return _renumbered(x, self.units(), self.n_in)
+
+    def units(self) -> IntArray:
+        """Return the number of each unit behind it."""
+        return np.arange(self.n_in).reshape(-1, self.channels).T.ravel()
 
     def extra_repr(self) -> str:
         """Show the sizes."""
@@ -104,14 +108,14 @@ class Pool2d(nn.Module):
         """Return [T, B, n_out], from Spikes or Tensor [T, B, n_in]."""
         _require_units(x, self.n_in)
         if isinstance(x, Spikes):
-            return _renumbered(x, self._patches(), self.n_out, self.factor)
+            return _renumbered(x, self.units(), self.n_out, self.factor)
         x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         images = x.reshape(x.shape[0] * x.shape[1], *self.in_size, self.channels).permute(0, 3, 1, 2)
         sums = nn.functional.avg_pool2d(images, self.size, divisor_override=1).permute(0, 2, 3, 1)
         return sums.reshape(*x.shape[:2], self.n_out) * self.factor
 
-    def _patches(self) -> IntArray:
-        """Return the patch of each unit, -1 for none."""
+    def units(self) -> IntArray:
+        """Return the unit behind it of each unit: its patch, -1 for none."""
         y, x, c = np.indices((*self.in_size, self.channels)).reshape(3, -1)
         (k_y, k_x), (height, width) = self.size, self.out_size
         unit = ((y // k_y) * width + x // k_x) * self.channels + c

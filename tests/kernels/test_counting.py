@@ -37,9 +37,9 @@ def brute_force(case: Case, spikes: np.ndarray | None, opened: np.ndarray | None
             seen["updates_skipped"] += n - sum(is_open)
             seen["gate_evaluations"] += n if gate.kind == 3 else n_input_gates
             n_arriving = int(arriving[t, b].sum())
-            seen["synops_done"] += n_arriving * n_input_gates
+            seen["gate_synops"] += n_arriving * n_input_gates
             n_own = 0 if spikes is None else int(layer.spk[b].sum() if t == 0 else spikes[t - 1, b].sum())
-            seen["synops_done"] += n_own * n_input_gates if len(gate.recurrent) else 0
+            seen["gate_synops"] += n_own * n_input_gates if len(gate.recurrent) else 0
             n_arriving += n_own if recurrent else 0
             for _ in range(n_arriving):
                 seen["events"] += 1
@@ -47,6 +47,8 @@ def brute_force(case: Case, spikes: np.ndarray | None, opened: np.ndarray | None
                 seen["synops_done"] += sum(summed)
                 seen["synops_skipped"] += n - sum(summed)
             seen["spikes"] += 0 if spikes is None else int(spikes[t, b].sum())
+    seen["synops_done"] += seen["gate_synops"]
+    seen["state_words"] = len(layer.state)
     seen["neurons"] = n
     seen["synapses"] = n_in * n + (n * n if recurrent else 0)
     longest = max((reference.steps_of(layer, b) for b in range(n_samples)), default=0)
@@ -64,6 +66,7 @@ def count(case: Case, run: Any, **options: Any) -> Counts:
         recurrent=len(layer.synapses.recurrent) > 0,
         initial_spikes=layer.spk > 0,
         n_steps=layer.n_steps if len(layer.n_steps) else None,
+        state_words=len(layer.state),
         **options,
     )
 

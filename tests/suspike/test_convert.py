@@ -14,8 +14,9 @@ from suspike_testing.comparing import assert_same_bits, assert_same_events
 from suspike_testing.nets import KINDS, dense_of, input_for, make_input, make_net, on_path, run_layers
 
 import suspike as su
-from suspike.convert import _round, keep_floats, to_graph, to_nn
-from suspike.graph import LI, LIF, Layer
+from suspike.convert import keep_floats, to_graph, to_nn
+from suspike.graph import LI, LIF, Graph, Layer
+from suspike.graph.rounding import rounded
 from suspike.simulate import simulate
 
 
@@ -46,7 +47,8 @@ def test_every_order_of_a_sum_is_exact(
     draw = lambda *shape: (rng.standard_normal(shape) ** 3 * scale).astype(np.float32)  # noqa: E731
     neuron = LIF(np.full(n, 0.5, np.float32), np.ones(n, np.float32))
     before = Layer("x", draw(n_in, n), draw(n), neuron, draw(n, n) if recurrent else None)
-    after, rounding = _round(before, max_count)
+    graph, (rounding,) = rounded(Graph((before,), 1.0), max_count=max_count)
+    after = graph.neurons[0]
     pairs = [(before.weight, after.weight), (before.bias, after.bias)]
     if recurrent:
         assert before.recurrent is not None
@@ -82,7 +84,8 @@ def test_rounding_up_over_the_bound_takes_a_coarser_grid() -> None:
     """256 weights of 65535.6 units are less than 2^24 of them, but as many of 65536 are not."""
     weight = np.full((256, 1), 65535.6, np.float32)
     one = np.ones(1, np.float32)
-    after, rounding = _round(Layer("x", weight, 0 * one, LIF(one / 2, one)), 1)
+    graph, (rounding,) = rounded(Graph((Layer("x", weight, 0 * one, LIF(one / 2, one)),), 1.0), max_count=1)
+    after = graph.neurons[0]
     assert rounding.exponent == -1
     assert after.weight.sum(dtype=np.float64) < 2.0**25
     assert weight.sum(dtype=np.float64) < 2.0**24 <= np.round(weight).sum(dtype=np.float64)
@@ -172,7 +175,12 @@ def test_values_that_are_not_finite_are_refused(spoil: Any, message: str) -> Non
 
 
 def test_what_cannot_be_converted_is_named() -> None:
-    with pytest.raises(ValueError, match=re.escape("`net` must be a Stack of Dense layers, got a Dropout.")):
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            "`net` must be a Stack of Dense, Conv2d, Pool2d, ChannelsLast, Skip and their like, got a Dropout."
+        ),
+    ):
         to_graph(su.nn.Stack(torch.nn.Dropout()), dt_ms=1.0)
     with pytest.raises(ValueError, match=re.escape("`max_count` must be at least 1, got 0.")):
         to_graph(make_net(), dt_ms=1.0, max_count=0)

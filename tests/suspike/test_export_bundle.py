@@ -22,7 +22,7 @@ from suspike.export import (
     verify,
     write_bundle,
 )
-from suspike.graph import LI, Graph, Layer
+from suspike.graph import LI, CubaLIF, Graph, Layer, Route
 from suspike.simulate import simulate
 from suspike_kernels.layout import Events, events_from_dense
 
@@ -215,6 +215,10 @@ for limit in (3000, 100, 0):
     assert read_nir(copy / "network.nir").layers[0].weight[0, 0] == make_graph().layers[0].weight[0, 0]
 
 
+TENTHS = np.full(10, 0.9, np.float32)
+CUBA = dataclasses.replace(make_graph().layers[0], neuron=CubaLIF(TENTHS, TENTHS, TENTHS))
+
+
 @pytest.mark.parametrize(
     ("graph", "events", "options", "match"),
     [
@@ -223,8 +227,16 @@ for limit in (3000, 100, 0):
         (make_graph(), events_from_dense(np.zeros((2, 2, 5))), {}, "of the graph's 6 input units, got 5"),
         (make_graph(), make_events(), {"n_recordings": -1}, "`n_recordings` must be 0 or more, got -1"),
         (
-            Graph((dataclasses.replace(make_graph().layers[0], name="input"),), 1.0), make_events(), {},
-            "`layer name` must be unique in a file, got 'input' twice. Rename the layer.",
+            Graph((dataclasses.replace(make_graph().layers[0], name="a b"),), 1.0), make_events(), {},
+            "`layer name` must be of letters, digits, '_', '-' and '.' in a file, got 'a b'. Rename the layer.",
+        ),
+        (
+            Graph((CUBA,), 1.0), make_events(), {},
+            r"`layer 'hidden'` must be one of a chain .*, got a layer of CubaLIF neurons\.",
+        ),
+        (
+            Graph((make_graph(readout=False).layers[0], Route("pool", np.zeros(10, int), 1)), 1.0), make_events(), {},
+            r"`layer 'pool'` must be one of a chain .*, got a Route\.",
         ),
     ],
 )  # fmt: skip

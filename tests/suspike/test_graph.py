@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suspike.graph import LI, LIF, Graph, Layer, Rhythm
+from suspike.graph import (
+    LI,
+    LIF,
+    AdLIF,
+    CubaLIF,
+    DriveGate,
+    Graph,
+    InputGate,
+    Layer,
+    Periodic,
+    Rhythm,
+    Route,
+)
 from suspike_kernels.rhythm import rhythm
 
 
@@ -52,7 +64,7 @@ NAN = np.array([1, np.nan, 1], np.float32)
         (lambda: lif(threshold=NAN), "`LIF.threshold` must be finite, got nan at [1] (1 such values)."),
         (lambda: lif(threshold=ones(3) * 0), "`LIF.threshold` must be above 0, got 0.0."),
         (lambda: lif(reset="soft"), "`reset` must be one of zero, subtract, none, got 'soft'."),
-        (lambda: lif(gate=gate(4)), "`LIF.gate.bias` must be of shape [3], got shape [4]."),
+        (lambda: lif(gate=gate(4)), "`LIF.gate` must be of 3 units like its neurons, got 4."),
         (lambda: layer(bias=NAN), "`bias of layer 'a'` must be finite, got nan at [1] (1 such values)."),
         (lambda: layer(weight=ones(2, 4)), "`weight of layer 'a'` must be of shape [2, 3], got shape [2, 4]."),
         (lambda: layer(neuron=lif(4)), "`beta of layer 'a'` must be of shape [3], got shape [4]."),
@@ -82,6 +94,45 @@ NAN = np.array([1, np.nan, 1], np.float32)
         (lambda: Graph((layer(),), 0.0), "`dt_ms` must be above 0, got 0.0."),
         (lambda: Graph((layer(),), np.nan), "`dt_ms` must be above 0, got nan."),
         (lambda: Graph((layer(), layer(n_in=3)), 1.0), "`layers` must be of different names, got a, a."),
+        (
+            lambda: Graph((layer("input"),), 1.0),
+            "`layers` must be of other names than 'input', which is the graph's input, got input.",
+        ),
+        (
+            lambda: Graph((layer(inputs=("b",)), layer("b", 3)), 1.0),
+            "`inputs of layer 'a'` must be among input, which come before, got 'b'.",
+        ),
+        (
+            lambda: Graph((layer(), Route("r", np.zeros(2, int), 1)), 1.0),
+            "`units of route 'r'` must be of 3 rows, one a unit of 'a', got 2 rows.",
+        ),
+        (lambda: Route("r", np.array([0, 3]), 3), "`units of route 'r'` must be below n_units = 3, got 3."),
+        (
+            lambda: Route("r", ones(2), 3),
+            "`units of route 'r'` must be whole numbers [n_in], got float32 of shape [2].",
+        ),
+        (
+            lambda: layer(neuron=lif(gate=InputGate(ones(3, 3), ones(3), 3))),
+            "`gate.weight of layer 'a'` must be of shape [2, 3], got shape [3, 3].",
+        ),
+        (
+            lambda: InputGate(ones(3, 2), ones(2), 3),
+            "`InputGate.bias` must be of a number of gates that divides n_units = 3, got 2.",
+        ),
+        (
+            lambda: layer(neuron=LI(ones(3), InputGate(ones(2, 3), ones(3), 3, ones(3, 3)))),
+            "`gate.recurrent of layer 'a'` must be absent on a readout, which never fires, got an array.",
+        ),
+        (
+            lambda: layer(neuron=lif(gate=DriveGate(ones(3, dtype=np.float64)))),
+            "`arrays of layer 'a'` must be all float32 or all float64, got float32, float64.",
+        ),
+        (
+            lambda: Periodic(np.zeros(3, np.int64), 4, 4),
+            "`Periodic.n_open` must be from 1 to period - 1 = 3, got 4.",
+        ),
+        (lambda: CubaLIF(ones(3), 2 * ones(3), ones(3)), "`CubaLIF.alpha` must be from 0 to 1, got 2.0."),
+        (lambda: AdLIF(*[ones(3)] * 3, NAN, ones(3)), "`AdLIF.b` must be finite, got nan at [1] (1 such values)."),
         (
             lambda: Graph((layer(), layer("b")), 1.0),
             "`weight of layer 'b'` must be of 3 rows, one a unit of 'a', got 2 rows.",

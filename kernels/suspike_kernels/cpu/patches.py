@@ -99,9 +99,10 @@ def _count(ptr: Any, idx: Any, geometry: Any, is_open: Any) -> Any:
             for e in range(ptr[b, t], ptr[b, t + 1]):
                 _, _, low, high, _, length, out, out_step = _stretch(geometry, idx[e])
                 reached += max(high - low, 0) * length
+                own = b if is_open.shape[0] > 1 else 0
                 for j in range(low, high if is_open.shape[0] else low):
                     for k in range(out - j * out_step, out - j * out_step + length):
-                        opened += is_open[t, k]
+                        opened += is_open[own, t, k]
     return reached, opened if is_open.shape[0] else reached
 
 
@@ -112,9 +113,10 @@ def count_synops(events: Events, geometry: Any, is_open: Any = None) -> tuple[in
     ----------
     events : Events [B, T]
     geometry : int64 [12]
-    is_open : uint8 [T, N], optional
+    is_open : uint8 [T, N] or [B, T, N], optional
         Always open without one.
     """
-    table = np.zeros((0, 0), np.uint8) if is_open is None else is_open
+    table = np.zeros((0, 0, 0), np.uint8) if is_open is None else is_open
+    table = table if table.ndim == 3 else table[None]
     reached, opened = _count(events.ptr, events.idx, geometry, table)
     return int(reached), int(opened)

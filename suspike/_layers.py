@@ -1,0 +1,143 @@
+"""A layer of a Graph as kernels take it, and the counts of what it did."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suspike.graph import DriveGate, InputGate, Layer
+from suspike.graph.neurons import kernel_arrays
+from suspike_kernels import gates, reference
+from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.layout import (
+    Events,
+    FloatArray,
+    GateArrays,
+    NeuronArrays,
+    SynapseArrays,
+    always_open,
+    lif_arrays,
+    n_states,
+    table_gate,
+)
+
+
+class Runner(Protocol):
+    """What runs a layer: a target's forward pass."""
+
+    def __call__(self, layer: reference.Layer, *, trace: bool) -> reference.Run:
+        """Run it."""
+
+
+class LayerState(NamedTuple):
+    """What a layer carries from one step to the next.
+
+    Attributes
+    ----------
+    variables : float [S, B, N]
+        The membrane, and the second variable of CubaLIF, CubaLI and AdLIF neurons.
+    spk : float [B, N]
+        The spikes of its last step, 0 or 1: what comes back to a recurrent layer.
+    """
+
+    variables: FloatArray
+    spk: FloatArray
+
+
+def at_rest(layer: Layer, n_samples: int) -> LayerState:
+    """Return the state of neurons at rest: all variables 0, no spikes."""
+    variables = np.zeros((n_variables(layer), n_samples, layer.n_units), layer.bias.dtype)
+    return LayerState(variables, variables[0])
+
+
+def n_variables(layer: Layer) -> int:
+    """Return the number of state variables of a layer's neurons."""
+    return n_states(kernel_arrays(layer.neuron))
+
+
+def arguments(
+    layer: Layer, events: Events, state: LayerState, start: int, n_steps: NDArray[np.int64], run: Runner
+) -> reference.Layer:
+    """Return a layer with all that it runs on.
+
+    Parameters
+    ----------
+    events : Events [B, T]
+        What it hears.
+    state : LayerState
+    start : int
+        Steps done before.
+    n_steps : int64 [B] or [0]
+        As of `reference.Layer`.
+    run : Runner
+        It sums what the input adds to an input gate.
+    """
+    n, dtype = layer.n_units, layer.bias.dtype
+    nothing = np.zeros((0, events.n_samples, n), dtype)
+    made = reference.Layer(
+        events, nothing, layer.synapses, kernel_arrays(layer.neuron), always_open(dtype), state.variables, state.spk,
+        n_steps,
+    )  # fmt: skip
+    return made._replace(gate=_gate(layer, made, start, run))
+
+
+def opened(given: reference.Layer, done: reference.Run) -> NDArray[np.uint8]:
+    """Return which neurons were open: uint8 [B, T, N]."""
+    return gates.opened(given, done.spikes)
+
+
+def count(layer: Layer, given: reference.Layer, done: reference.Run) -> Counts:
+    """Count what a layer did."""
+    gate, kind = layer.neuron.gate, given.gate.kind
+    by_input, own = isinstance(gate, InputGate), isinstance(gate, InputGate) and gate.recurrent is not None
+    # who is open matters where events reach some neurons alone
+    in_patches = layer.geometry is not None and by_input
+    return count_layer(
+        layer.name,
+        given.events,
+        layer.n_units,
+        spikes=done.spikes if layer.neuron.fires else None,
+        gate=given.gate.open[0] if kind == 1 else None,
+        recurrent=layer.recurrent is not None,
+        initial_spikes=given.spk > 0,
+        open_at=done.open_at if kind > 1 else None,
+        input_gates=given.gate.a.shape[2] if by_input else 0,
+        recurrent_gates=given.gate.a.shape[2] if own else 0,
+        drive_gate=isinstance(gate, DriveGate),
+        n_steps=given.n_steps if len(given.n_steps) else None,
+        state_words=n_variables(layer),
+        geometry=layer.geometry,
+        opened=opened(given, done) if in_patches else None,
+    )
+
+
+def _gate(layer: Layer, given: reference.Layer, start: int, run: Runner) -> GateArrays:
+    gate, dtype = layer.neuron.gate, layer.bias.dtype
+    none = np.zeros(0, dtype)
+    no_bits = np.zeros((0, 0, 0), np.uint8)
+    if isinstance(gate, InputGate):
+        n_gates = len(gate.bias)
+        ones = np.ones(n_gates, dtype)
+        recurrent = none.reshape(0, n_gates) if gate.recurrent is None else gate.recurrent
+        activation = _product(given, gate.weight, gate.bias, run)
+        return GateArrays(2, no_bits, no_bits, activation, recurrent, none, ones, ones)
+    if isinstance(gate, DriveGate):
+        ones = np.ones(layer.n_units, dtype)
+        return GateArrays(3, no_bits, no_bits, none.reshape(0, 0, 0), none.reshape(0, 0), gate.kappa, ones, ones)
+    if gate is None:
+        return always_open(dtype)
+    return table_gate(gate.table(given.events.n_steps, start=start)[None], no_bits, dtype)
+
+
+def _product(given: reference.Layer, weight: FloatArray, bias: FloatArray, run: Runner) -> FloatArray:
+    """Return ``x @ weight + bias`` [B, T, G] of a layer's events x: a readout that remembers nothing."""
+    n, dtype, batch = len(bias), bias.dtype, given.events.n_samples
+    zero = np.zeros((1, batch, n), dtype)
+    neurons: NeuronArrays = lif_arrays(np.zeros(n, dtype), np.full(n, np.inf, dtype), 2)
+    synapses = SynapseArrays(weight, np.zeros((0, n), dtype), bias)
+    layer: Any = reference.Layer(
+        given.events, zero[:0], synapses, neurons, always_open(dtype), zero, zero[0], given.n_steps
+    )
+    return np.ascontiguousarray(run(layer, trace=True).trace.swapaxes(0, 1))

@@ -1,0 +1,33 @@
+"""What files can hold of a Graph: a chain of fully connected layers of LIF and LI neurons, rhythms on the former."""
+
+from __future__ import annotations
+
+from suspike._validate import fail
+from suspike.graph import LI, LIF, Graph, Layer, Rhythm, Route
+
+
+def plain_layers(graph: Graph) -> tuple[Layer, ...]:
+    """Return the layers of a graph that files can hold.
+
+    Raises
+    ------
+    ValueError
+        Naming the first node that no file of ours has a form for.
+    """
+    for before, layer in zip((None, *graph.layers), graph.layers, strict=False):
+        got = "a Route"
+        if not isinstance(layer, Route):
+            neuron = layer.neuron
+            rhythms = neuron.gate is None or (isinstance(neuron, LIF) and isinstance(neuron.gate, Rhythm))
+            if isinstance(neuron, (LIF, LI)) and rhythms and layer.geometry is None and not _branches(before, layer):
+                continue
+            kind = "a convolution" if layer.geometry is not None else f"a layer of {type(neuron).__name__} neurons"
+            gate = "" if rhythms else f" with a {type(neuron.gate).__name__}"
+            got = kind + gate + (f" on {', '.join(layer.inputs)}" if _branches(before, layer) else "")
+        rule = "one of a chain of fully connected layers, LIF with or without a Rhythm, or LI, to be written to a file"
+        fail(f"layer {layer.name!r}", rule, got)
+    return graph.neurons
+
+
+def _branches(before: Layer | Route | None, layer: Layer) -> bool:
+    return layer.inputs not in ((), ("input" if before is None else before.name,))

@@ -1,0 +1,127 @@
+"""The nodes of a Graph: layers of neurons with the synapses onto them, and routes of events between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from suspike._validate import fail, require_finite, require_shape
+from suspike.graph import gates, neurons
+from suspike.graph.gates import InputGate
+from suspike.graph.neurons import Neuron
+from suspike_kernels.geometry import Geometry
+from suspike_kernels.layout import FULL, FloatArray, IntArray, SynapseArrays, in_lines
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Neurons and the synapses onto them: fully connected, or a convolution.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the graph; it names the layer in counts, files and messages.
+    weight : float [n_in, N], or [kernel_h, kernel_w, C_in, C_out] of a convolution
+        Row ``i`` holds the weights of source ``i``.
+    bias : float [N]
+    neuron : Neuron
+    recurrent : float [N, N], optional
+        Row ``i`` is what unit ``i``'s spike adds one step later.
+    geometry : Geometry, optional
+        Of a convolution: its units are numbered pixel by pixel, channels innermost, in and out.
+    inputs : tuple of str
+        The nodes whose spikes it hears, added up; the one before it, or the graph's input, where none is named.
+    """
+
+    name: str
+    weight: FloatArray
+    bias: FloatArray
+    neuron: Neuron
+    recurrent: FloatArray | None = None
+    geometry: Geometry | None = None
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where, n, g = f"layer {self.name!r}", self.n_units, self.geometry
+        shape = (self.n_in, n) if g is None else (g.kernel_h, g.kernel_w, g.channels, g.out_channels)
+        require_shape(f"weight of {where}", self.weight, shape)
+        require_shape(f"bias of {where}", self.bias, (n,) if g is None else (g.n_out,))
+        require_shape(f"beta of {where}", self.neuron.beta, (n,))
+        arrays: dict[str, FloatArray] = {"weight": self.weight, "bias": self.bias}
+        if self.recurrent is not None:
+            if not self.neuron.fires:
+                fail(f"recurrent of {where}", "absent on a readout, which never fires", "an array")
+            require_shape(f"recurrent of {where}", self.recurrent, (n, n))
+            arrays["recurrent"] = self.recurrent
+        gate = self.neuron.gate
+        if isinstance(gate, InputGate):
+            require_shape(f"gate.weight of {where}", gate.weight, (self.n_in, gate.weight.shape[1]))
+            if gate.recurrent is not None and not self.neuron.fires:
+                fail(f"gate.recurrent of {where}", "absent on a readout, which never fires", "an array")
+        arrays |= neurons.arrays_of(self.neuron) | gates.arrays_of(gate)
+        for name, array in arrays.items():
+            require_finite(f"{name} of {where}", array)
+        dtypes = {str(a.dtype) for a in arrays.values()}
+        if dtypes not in ({"float32"}, {"float64"}):
+            fail(f"arrays of {where}", "all float32 or all float64", ", ".join(sorted(dtypes)))
+
+    @property
+    def n_in(self) -> int:
+        """Number of sources."""
+        return int(self.weight.shape[0]) if self.geometry is None else self.geometry.n_in
+
+    @property
+    def n_units(self) -> int:
+        """Number of neurons N."""
+        return int(self.bias.shape[0])
+
+    @property
+    def n_synapses(self) -> int:
+        """Pairs of a source and a neuron that are connected, recurrent ones included."""
+        own = 0 if self.recurrent is None else self.recurrent.size
+        return own + (self.weight.size if self.geometry is None else self.geometry.n_synapses)
+
+    @cached_property
+    def synapses(self) -> SynapseArrays:
+        """The synapses as kernels take them, rows at cache lines; made once."""
+        g, weight = self.geometry, self.weight
+        if g is not None:
+            weight = weight[:, g.column_order()].swapaxes(1, 2).reshape(g.row_shape)
+        recurrent = np.zeros((0, self.n_units), weight.dtype) if self.recurrent is None else self.recurrent
+        return SynapseArrays(in_lines(weight), in_lines(recurrent), self.bias, FULL if g is None else g.array())
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Events passed on under other numbers: a pooling of sums, another order of units, two spike trains joined.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the graph.
+    units : whole numbers [n_in]
+        The number that an event of unit ``i`` gets; a negative one leaves it out.
+    n_units : int
+        Units that events have then.
+    inputs : tuple of str
+        As of `Layer`; where both of two fired, two events count.
+    """
+
+    name: str
+    units: IntArray
+    n_units: int
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"units of route {self.name!r}"
+        if self.units.ndim != 1 or self.units.dtype.kind != "i":
+            fail(where, "whole numbers [n_in]", f"{self.units.dtype} of shape {list(self.units.shape)}")
+        if len(self.units) and self.units.max() >= self.n_units:
+            fail(where, f"below n_units = {self.n_units}", str(self.units.max()))
+
+    @property
+    def n_in(self) -> int:
+        """Number of units that it hears."""
+        return len(self.units)

@@ -1,0 +1,271 @@
+"""Networks of every neuron, gate and layer: simulated, they do what the torch modules do; whole, or in stretches."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from suspike_testing.cases import random_events, take_steps
+from suspike_testing.comparing import assert_same_bits, assert_same_events
+from suspike_testing.zoo import FIRING, N_IN, PAIRS, N, make_layer, to_grid
+
+import suspike as su
+from suspike import nn
+from suspike.convert import to_graph, to_nn
+from suspike.graph import Graph, Route
+from suspike.simulate import Result, State, simulate, stream
+
+
+def make(neuron: str, gate: str) -> nn.Stack:
+    """A layer of any neuron and gate; behind one that fires, another with the same gate's kind, and a readout."""
+    torch.manual_seed(0)
+    first = make_layer(neuron, gate, dtype=torch.float32)
+    if neuron not in FIRING:
+        return nn.Stack(first)
+    second = nn.Dense(N, 9, nn.LIF(9, beta=0.9, threshold=0.5, reset="subtract"), recurrent=True)
+    net = nn.Stack(first, second, nn.Dense(9, 3, nn.LI(3, beta=0.8)))
+    torch.nn.init.normal_(second.weight, 0.1, 0.5)
+    to_grid(net)
+    return net
+
+
+def make_conv(gate: str = "none") -> nn.Stack:
+    """Events of a camera, convolutions with a skip connection, pooling by averages and sums, a readout."""
+    torch.manual_seed(0)
+    n = 4 * 6 * 4
+    made = {
+        "none": lambda: None,
+        "rhythm": lambda: nn.RhythmGate(n, open=0.5, group_size=4, n_steps=60),
+        "input": lambda: nn.InputGate(48, n, open=0.5, rate=0.2, group_size=4, recurrent=True),
+        "drive": lambda: nn.DriveGate(n, open=0.5),
+    }[gate]()
+    if isinstance(made, nn.InputGate) and made.recurrent is not None:
+        torch.nn.init.normal_(made.recurrent, std=0.2)
+    net = nn.Stack(
+        nn.ChannelsLast((4, 6), 2),
+        nn.Conv2d((4, 6), 2, 4, 3, nn.LIF(n, beta=0.9, threshold=0.5, gate=made), padding=1),
+        nn.Skip(nn.Conv2d((4, 6), 4, 4, 3, nn.CubaLIF(n, beta=0.8, alpha=0.5, threshold=0.8), padding=1)),
+        nn.Pool2d((4, 6), 4, 2, mode="avg"),
+        nn.EventDropout(0.5),
+        nn.Conv2d((2, 3), 4, 3, 2, nn.AdLIF(6, beta=0.5, rho=0.5, threshold=0.05)),
+        nn.Pool2d((1, 2), 3, (1, 2)),
+        nn.Stack(nn.Skip(nn.Dense(3, 3, nn.IF(3, threshold=0.25))), nn.Dense(3, 2, nn.CubaLI(2, beta=0.75, alpha=0.5))),
+    ).eval()
+    for layer in (m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Dense))):
+        torch.nn.init.normal_(layer.weight, 0.1, 0.5)
+        torch.nn.init.constant_(layer.bias, 0.0625)
+    to_grid(net)
+    return net
+
+
+def events_for(n_in: int, *, n_steps: int = 40, n_samples: int = 3, density: float = 0.3) -> su.Events:
+    return random_events(np.random.default_rng(n_in), n_steps, n_samples, n_in, density)
+
+
+def same(found: Result, wanted: Result) -> None:
+    for a, b in zip(found.spikes, wanted.spikes, strict=True):
+        assert_same_events(a, b)
+    if wanted.output is not None:
+        assert_same_bits(found.output, wanted.output)
+    assert found.counts == wanted.counts
+
+
+def in_torch(net: nn.Stack, events: su.Events) -> tuple[list[su.inspect.Call], Any]:
+    """The call of each layer, in order, in plain torch, and the last one's output."""
+    with torch.no_grad(), nn.path("torch"), su.record(net) as rec:
+        out, _ = net(torch.from_numpy(events.dense()))
+    return list(rec.values()), out
+
+
+def compare(graph: Graph, net: nn.Stack, events: su.Events) -> Result:
+    """Simulated, a network does what its modules do; probes see what they record."""
+    calls, out = in_torch(net, events)
+    everyone = {layer.name: range(layer.n_units) for layer in graph.neurons}
+    found = simulate(graph, events, probe=everyone, n_threads=2)
+    fired = [call.spikes for call in calls if call.spikes is not None]
+    for a, b in zip(found.spikes, fired, strict=True):
+        np.testing.assert_array_equal(a.dense(), b)
+    if found.output is not None:
+        assert_same_bits(found.output, out.numpy())
+    for layer, call in zip(graph.neurons, calls, strict=True):
+        probe = found.probes[layer.name]
+        if call.spikes is not None:
+            np.testing.assert_array_equal(probe.spk, call.spikes)
+        if call.gate is None:
+            assert probe.is_open.all()
+        elif isinstance(call.gate, nn.GateTable):
+            table = call.gate.open.numpy().repeat(layer.n_units // call.gate.open.shape[1], 1)
+            np.testing.assert_array_equal(probe.is_open, np.broadcast_to(table[:, None], probe.is_open.shape))
+        else:
+            np.testing.assert_array_equal(probe.is_open.sum(2), call.gate.open_at.numpy().T)
+        state = found.state.layers[layer.name]
+        np.testing.assert_array_equal(probe.v[-1], state.variables[0])
+        np.testing.assert_array_equal(probe.spk[-1], state.spk)
+    return found
+
+
+@pytest.mark.parametrize(("neuron", "gate"), PAIRS)
+def test_every_neuron_and_gate(neuron: str, gate: str) -> None:
+    events = events_for(N_IN)
+    graph, _ = to_graph(make(neuron, gate), dt_ms=1.0, max_count=3)
+    found = compare(graph, to_nn(graph), events)
+    same(simulate(graph, events, target="reference"), found)
+    assert all(len(spikes.idx) > 100 for spikes in found.spikes)
+    gated = found.counts[0]
+    assert gated.updates_done + gated.updates_skipped == 40 * 3 * N
+    assert (gated.updates_skipped > 300) == (gate != "none")
+    assert gated.state_words == (2 if neuron in ("CubaLIF", "CubaLI", "AdLIF") else 1)
+    assert gated.words_written == gated.updates_done * gated.state_words
+    assert (gated.gate_synops > 0) == (gate in ("input", "recurrent"))
+
+
+@pytest.mark.parametrize("gate", ["none", "rhythm", "input", "drive"])
+def test_convolutions_pooling_and_skip_connections(gate: str) -> None:
+    events, net = events_for(48), make_conv(gate)
+    graph, roundings = to_graph(net, dt_ms=1.0, max_count=3)
+    assert all(r.change == 0 for r in roundings)
+    found = compare(graph, net, events)
+    same(simulate(graph, events, target="reference"), found)
+    assert all(len(spikes.idx) > 20 for spikes in found.spikes)
+    table = found.probes[graph.neurons[0].name].is_open.astype(np.int64)  # [T, B, N]
+    reached = np.zeros_like(table)
+    geometry = graph.neurons[0].geometry
+    assert geometry is not None
+    order = graph.layers[0]
+    assert isinstance(order, Route)
+    for b, t in np.ndindex(3, 40):
+        for unit in events.idx[events.ptr[b, t] : events.ptr[b, t + 1]]:
+            for _, _, first in geometry.targets(int(order.units[unit])):
+                reached[t, b, first : first + 4] += 1
+    counts = found.counts[0]
+    done = reached.sum() if gate == "drive" else (reached * table).sum()
+    assert counts.synops_done - counts.gate_synops == done
+    assert counts.synops_skipped == reached.sum() - done
+    assert counts.synapses == geometry.n_synapses
+
+
+@pytest.mark.parametrize(("neuron", "gate"), [p for p in PAIRS if p[1] in ("none", "rhythm", "recurrent", "drive")])
+def test_stretches_give_what_the_whole_gives(neuron: str, gate: str) -> None:
+    events = events_for(N_IN)
+    graph, _ = to_graph(make(neuron, gate), dt_ms=1.0, max_count=3)
+    check_stretches(graph, events)
+
+
+@pytest.mark.parametrize("gate", ["none", "input"])
+def test_stretches_of_convolutions(gate: str) -> None:
+    check_stretches(to_graph(make_conv(gate), dt_ms=1.0, max_count=3)[0], events_for(48))
+
+
+def check_stretches(graph: Graph, events: su.Events) -> None:
+    whole = simulate(graph, events)
+    cuts = [0, 0, 1, 13, 14, 14, 40]
+    chunks = [take_steps(events, a, b) for a, b in pairwise(cuts)]
+    results = list(stream(graph, chunks))
+    for i, spikes in enumerate(whole.spikes):
+        parts = [result.spikes[i].dense() for result in results]
+        np.testing.assert_array_equal(np.concatenate(parts), spikes.dense())
+    if whole.output is not None:
+        assert_same_bits(np.concatenate([result.output for result in results]), whole.output)
+    for name in ("events", "synops_done", "synops_skipped", "updates_done", "updates_skipped", "spikes", "gate_synops"):
+        for i, layer in enumerate(whole.counts):
+            assert sum(getattr(result.counts[i], name) for result in results) == getattr(layer, name), name
+    end = results[-1].state
+    assert end.t == whole.state.t == 40
+    for name, state in whole.state.layers.items():
+        for a, b in zip(end.layers[name], state, strict=True):
+            assert_same_bits(a, b)
+
+
+def test_behind_an_end_nothing_counts() -> None:
+    events, net = events_for(N_IN), make("CubaLIF", "recurrent")
+    graph, _ = to_graph(net, dt_ms=1.0, max_count=3)
+    lengths = np.array([40, 7, 0])
+    counts = events.dense(np.int64)
+    for b, length in enumerate(lengths):
+        counts[length:, b] = 0
+    cut = su.Spikes.from_dense(torch.from_numpy(counts)).events
+    everyone = {layer.name: range(layer.n_units) for layer in graph.neurons}
+    found = simulate(graph, cut, n_steps=lengths, probe=everyone)
+    for b, length in enumerate(lengths):
+        its_own = take_steps(cut.take([b]), 0, length)
+        alone = simulate(graph, its_own, probe=everyone)
+        for name, probe in found.probes.items():
+            assert not probe.is_open[length:, b].any()
+            for a, c in zip(probe[1:], alone.probes[name][1:], strict=True):
+                np.testing.assert_array_equal(a[:length, b], c[:, 0])
+
+
+GRAPH, _ = to_graph(make("LIF", "rhythm"), dt_ms=1.0, max_count=3)
+EVENTS = events_for(N_IN)
+STATE = simulate(GRAPH, EVENTS).state
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: simulate(GRAPH, EVENTS, probe={"dense9": [0]}),
+            "`probe` must be of layers among dense0, dense1, dense2, got 'dense9'.",
+        ),
+        (
+            lambda: simulate(GRAPH, EVENTS, probe={"dense1": [0, 9]}),
+            "`probe['dense1']` must be units from 0 to 8, got 0 to 9.",
+        ),
+        (
+            lambda: simulate(GRAPH, EVENTS, probe={"dense1": [0.5]}),
+            "`probe['dense1']` must be a list of whole numbers, got [0.5].",
+        ),
+        (
+            lambda: simulate(GRAPH, EVENTS.take([0]), state=STATE),
+            "`state.layers['dense0'].variables` must be float32 of shape [1, 1, 24], got float32 of shape [1, 3, 24]. "
+            "Another batch needs a state of its own.",
+        ),
+        (
+            lambda: simulate(GRAPH, EVENTS, state=State(0, {})),
+            "`state` must be of layers dense0, dense1, dense2, got none.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_a_chain_alone_becomes_modules_again() -> None:
+    graph, _ = to_graph(make_conv(), dt_ms=1.0)
+    with pytest.raises(ValueError, match="`layer 'channelslast0'` must be a layer on 'input', in a chain, got a Route"):
+        to_nn(graph)
+    net = nn.Stack(nn.Conv2d((3, 3), 1, 2, 2, nn.LIF(8, beta=0.9), stride=1))
+    graph, _ = to_graph(net, dt_ms=1.0)
+    events = events_for(9)
+    compare(graph, to_nn(graph), events)
+
+
+def dense(n_in: int, neuron: nn.Neuron) -> nn.Dense:
+    return nn.Dense(n_in, neuron.n_units, neuron)
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (
+            [dense(3, nn.LIF(2, beta=0.9, gate=nn.SoftGate(2, open=0.5)))],
+            "`gate of layer 'dense0'` must be one that is open or shut: a Graph holds no other, got a SoftGate.",
+        ),
+        (
+            [dense(4, nn.IF(4)), nn.Pool2d((2, 2), 1, 2, mode="avg")],
+            "`net` must be with a layer behind its last average, got an average at its end.",
+        ),
+        (
+            [nn.Pool2d((2, 2), 1, 2, mode="avg"), nn.Skip(dense(1, nn.IF(1))), dense(1, nn.LI(1, beta=0.5))],
+            "`body of 'skip1'` must be of events that count as much as its input's, 0.25, got 1.",
+        ),
+    ],
+)
+def test_what_has_no_graph_is_named(modules: list[torch.nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        to_graph(nn.Stack(*modules), dt_ms=1.0)
