@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.patches import count_synops
 from suspike_kernels.geometry import Geometry
 from suspike_kernels.layout import Events
@@ -141,26 +142,22 @@ def count_layer(
     """
     n_samples, n_time = events.n_samples, events.n_steps
     lengths = np.full(n_samples, n_time) if n_steps is None else n_steps
-    running = np.arange(n_time) < lengths[:, None]  # [B, T]
-    arrivals = events.per_step() * running
-    n_given, n_own = int(arrivals.sum()), 0
-    if (recurrent or recurrent_gates) and n_time:
-        assert spikes is not None, "a recurrent layer has spikes"
-        own = np.zeros_like(arrivals)
-        own[:, 1:] = spikes.per_step()[:, :-1]
-        if initial_spikes is not None:
-            own[:, 0] = initial_spikes.sum(1)
-        own *= running
-        arrivals, n_own = arrivals + own if recurrent else arrivals, int(own.sum())
-    n_open = np.full(n_time, n_units) if gate is None else gate.astype(np.int64).sum(1)  # [T]
-    n_open = (n_open if open_at is None else open_at) * running  # [B, T]
-    updates, n_arrivals, n_steps_all = int(n_open.sum()), int(arrivals.sum()), int(lengths.sum())
-    summed = np.full_like(n_open, n_units) if drive_gate else n_open
-    done = int((arrivals * summed).sum())
-    reached = n_arrivals * n_units
+    n_open = np.full((1, n_time), n_units) if gate is None else np.count_nonzero(gate, axis=1)[None]
+    n_open = n_open if open_at is None else open_at
+    listens = recurrent or recurrent_gates > 0
+    assert spikes is not None or not listens, "a layer that hears itself has spikes"
+    own_ptr = spikes.ptr if listens and spikes is not None else np.zeros((0, 0), np.int64)
+    first = np.zeros(n_samples, np.int64)
+    if listens and initial_spikes is not None:
+        first = np.count_nonzero(initial_spikes, axis=1)
+    updates, n_given, n_own, given, own, rows = (
+        int(x) for x in _tally(events.ptr, own_ptr, first, lengths, n_open, n_units, drive_gate, recurrent)
+    )
+    reached = n_given * n_units
     if geometry is not None:
-        table = gate if opened is None else opened
-        reached, done = count_synops(events, geometry.array(), table)
+        reached, given = count_synops(events, geometry.array(), gate if opened is None else opened)
+    n_arrivals, n_steps_all = n_given + recurrent * n_own, int(lengths.sum())
+    done = given + recurrent * own
     own_synapses = n_units * n_units if recurrent else 0
     gate_synops = n_given * input_gates + n_own * recurrent_gates
     n_gates = n_units if gate is not None or drive_gate else input_gates
@@ -171,9 +168,9 @@ def count_layer(
         neurons=n_units,
         synapses=own_synapses + (events.n_units * n_units if geometry is None else geometry.n_synapses),
         events=n_arrivals,
-        rows_fetched=int(arrivals[summed > 0].sum()),
+        rows_fetched=rows,
         synops_done=done + gate_synops,
-        synops_skipped=reached - done,
+        synops_skipped=reached + recurrent * n_own * n_units - done,
         updates_done=updates,
         updates_skipped=n_steps_all * n_units - updates,
         gate_evaluations=n_gates * (n_steps_all if gate is None else int(lengths.max(initial=0))),
@@ -181,3 +178,29 @@ def count_layer(
         gate_synops=gate_synops,
         state_words=state_words,
     )
+
+
+@kernel(allocates=False)
+def _tally(
+    ptr: Any, own_ptr: Any, first: Any, n_steps: Any, n_open: Any, n_units: int, everywhere: bool, recurrent: bool
+) -> Any:
+    """Return sums over all steps: updates, events given and a layer's own, both times the targets summed, rows read.
+
+    `own_ptr` is [0, 0] where it does not hear itself, `first` [B] its spikes of the step before, `n_open` [1 or B, T].
+    """
+    updates = n_given = n_own = given = own = rows = 0
+    for b in range(ptr.shape[0]):
+        row = b if n_open.shape[0] > 1 else 0
+        for t in range(n_steps[b]):
+            arriving, back = ptr[b, t + 1] - ptr[b, t], 0
+            if own_ptr.shape[0]:
+                back = own_ptr[b, t] - own_ptr[b, t - 1] if t else first[b]
+            summed = n_units if everywhere else n_open[row, t]
+            updates += n_open[row, t]
+            n_given += arriving
+            n_own += back
+            given += arriving * summed
+            own += back * summed
+            if summed:
+                rows += arriving + (back if recurrent else 0)
+    return updates, n_given, n_own, given, own, rows

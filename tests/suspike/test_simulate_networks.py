@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -269,3 +270,25 @@ def dense(n_in: int, neuron: nn.Neuron) -> nn.Dense:
 def test_what_has_no_graph_is_named(modules: list[torch.nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         to_graph(nn.Stack(*modules), dt_ms=1.0)
+
+
+def test_a_convolution_that_hears_itself_counts_both() -> None:
+    graph, _ = to_graph(nn.Stack(nn.Conv2d((3, 3), 1, 2, 2, nn.LIF(8, beta=0.9, threshold=0.3))), dt_ms=1.0)
+    layer = graph.neurons[0]
+    geometry, own = layer.geometry, np.full((8, 8), 0.125, np.float32)
+    assert geometry is not None
+    dense = np.zeros((9, 8), np.float32)
+    for unit in range(9):
+        for row, column, first in geometry.targets(unit):
+            dense[unit, first : first + 2] += layer.synapses.weight[row, column : column + 2]
+    events = events_for(9)
+    both = simulate(Graph((replace(layer, recurrent=own),), 1.0), events)
+    flat = simulate(Graph((replace(layer, weight=dense, geometry=None, recurrent=own),), 1.0), events)
+    assert_same_events(both.spikes[0], flat.spikes[0])
+    n_back = len(both.spikes[0].idx) - int(both.state.layers[layer.name].spk.sum())
+    assert n_back > 50
+    reached = sum(sum(2 for _ in geometry.targets(int(unit))) for unit in events.idx)
+    assert both.counts[0].synops_done == reached + 8 * n_back
+    assert both.counts[0].events == flat.counts[0].events == len(events.idx) + n_back
+    assert both.counts[0].synapses == geometry.n_synapses + 64
+    assert both.counts[0].synops_skipped == 0
