@@ -1,6 +1,6 @@
 # make demo    train, simulate, price and export a selective network on event-camera digits
 # make test    the whole test suite
-# make bench   time of a training step and of loading beside other libraries, to build/bench (an hour; ROUNDS=3: half;
+# make bench   time of a training step, simulation and loading beside others, to build/bench (an hour; ROUNDS=3: half;
 #              DATA=FOLDER: loading from FOLDER/NMNIST and FOLDER/speech/SHD instead of digits made on the spot)
 # make check   lint, format, types, import contracts
 PYTHON ?= python3
@@ -9,10 +9,12 @@ BIN    := $(VENV)/bin
 # constraints.txt holds the exact tested versions.
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-# The libraries that `make bench` compares with, in an environment of their own.
+# The libraries that `make bench` compares with, in environments of their own: Brian2 needs an older numpy.
 PEERS  := build/peers
 ROUNDS ?= 9
+SIMULATORS := build/simulators
 PEER_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(PEERS)/bin/python -m pip install --quiet --constraint tests/bench/peers.txt
+SIMULATOR_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(SIMULATORS)/bin/python -m pip install --quiet --constraint tests/bench/simulators.txt
 
 .PHONY: demo test bench check format clean
 
@@ -25,9 +27,11 @@ test: $(VENV)/dev.stamp
 # A peer that cannot be installed is named and left out, and tried again next time.
 # OPENBLAS_*: these two would hold numpy to an older processor's kernels.
 bench: $(VENV)/dev.stamp
-	-$(MAKE) --no-print-directory $(PEERS)/peers.stamp
+	-$(MAKE) --no-print-directory --keep-going $(PEERS)/peers.stamp $(SIMULATORS)/simulators.stamp
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/train_step.py $(ROUNDS)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/gates_and_steps.py $(ROUNDS)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/simulate.py $(ROUNDS)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/cross_check.py
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python tests/bench/loading.py $(ROUNDS) $(DATA)
 
 check: $(VENV)/dev.stamp
@@ -64,6 +68,14 @@ $(PEERS)/peers.stamp: tests/bench/peers.txt
 	for peer in snntorch spikingjelly norse sinabs spyx torchvision; do \
 	  $(PEER_PIP) --no-deps $$peer || failed="$$failed $$peer"; \
 	done; \
+	if [ -n "$$failed" ]; then echo "not installed: $$failed; make bench goes on without"; exit 1; fi
+	touch $@
+
+$(SIMULATORS)/simulators.stamp: tests/bench/simulators.txt
+	$(PYTHON) -m venv $(SIMULATORS)
+	failed=; \
+	$(SIMULATOR_PIP) brian2 setuptools || failed="brian2"; \
+	$(SIMULATOR_PIP) nest-simulator || failed="$$failed nest"; \
 	if [ -n "$$failed" ]; then echo "not installed: $$failed; make bench goes on without"; exit 1; fi
 	touch $@
 

@@ -14,18 +14,23 @@ def markdown(path: Path) -> str:
     found = json.loads(path.read_text())
     columns: dict[str, Callable[[Any], Any]] = {
         "case": lambda r: r["case"],
-        "input density": lambda r: r["density"] and f"{r['density']:.1%}",
+        "input density": lambda r: r.get("density") and f"{r['density']:.1%}",
         "implementation": _name,
         "threads": lambda r: str(r["threads"]),
         "ms": lambda r: _ms(r["ms"]),
         "min to max": lambda r: f"{_ms(r['min_ms'])} to {_ms(r['max_ms'])}",
         "times faster than base": lambda r: r["ratio_to_base"] and f"{r['ratio_to_base']:.2f}",
-        "extra memory, MB": lambda r: f"{r['peak_mb']:.0f}",
-        "rate": lambda r: r["rate"] is not None and f"{r['rate']:.4f}",
-        "active": lambda r: r["active"] is not None and f"{r['active']:.3f}",
+        "times as long as suspike": lambda r: r.get("ratio_to_suspike") and f"{r['ratio_to_suspike']:.2f}",
+        "extra memory, MB": lambda r: "peak_mb" in r and f"{r['peak_mb']:.0f}",
+        "rate": lambda r: r.get("rate") is not None and f"{r['rate']:.4f}",
+        "active": lambda r: r.get("active") is not None and f"{r['active']:.3f}",
+        "G synaptic operations/s": lambda r: "synops" in r and f"{r['synops'] / r['ms'] / 1e6:.2f}",
         "open": lambda r: r.get("open", 1) < 1 and f"{r['open']:.3f}",
         "blocks touched": lambda r: r.get("open", 1) < 1 and f"{r['touched']:.3f}",
-        "differs": lambda r: r["differs"],
+        "1 / blocks touched": lambda r: r.get("open", 1) < 1 and f"{1 / r['touched']:.2f}",
+        "compiling, s": lambda r: "compile_s" in r and f"{r['compile_s']:.0f}",
+        "spikes that differ": lambda r: "moved" in r and f"{r['moved']} of {r['spikes']}",
+        "differs": lambda r: r.get("differs"),
     }
     cells: dict[str, list[str]] = {}
     for head, cell in columns.items():
@@ -40,7 +45,7 @@ def markdown(path: Path) -> str:
 
 
 def _ms(time: float) -> str:
-    return f"{time:.1f}" if time < 10 else f"{time:.0f}"
+    return f"{time:.3f}" if time < 1 else f"{time:.1f}" if time < 10 else f"{time:.0f}"
 
 
 def _name(row: dict[str, Any]) -> str:

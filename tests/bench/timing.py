@@ -19,6 +19,8 @@ from work import Work, save
 
 OUT = Path("build/bench")
 PEER_PYTHON = Path("build/peers/bin/python")
+SIMULATOR_PYTHON = Path("build/simulators/bin/python")
+SIMULATORS = ("peers_brian2", "peers_nest")
 TOLERANCE = 1e-5
 
 
@@ -50,6 +52,8 @@ class Impl(NamedTuple):
     @property
     def python(self) -> str:
         """The interpreter of its environment."""
+        if self.function.split(":")[0] in SIMULATORS:
+            return str(SIMULATOR_PYTHON)
         return str(PEER_PYTHON) if self.function.startswith("peers") else sys.executable
 
 
@@ -60,7 +64,7 @@ class Absent(Exception):
 class Worker:
     """A process that runs one implementation."""
 
-    def __init__(self, name: str, impl: Impl, path: Path) -> None:
+    def __init__(self, name: str, impl: Impl, path: Path, script: str = "worker.py") -> None:
         self.name, self.log = name, OUT / f"{''.join(c if c.isalnum() else '_' for c in name)}.log"
         if not Path(impl.python).exists():
             raise Absent(f"{impl.python} is missing; `make bench` makes it where there is a network")
@@ -69,7 +73,7 @@ class Worker:
         env |= dict.fromkeys(libraries, str(impl.threads)) | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         env["OMP_WAIT_POLICY"] = "PASSIVE"  # else torch's second thread spins for ms behind each of its operations
         how = (json.dumps(impl.options), str(path), str(impl.threads), "pinned" if impl.pinned else "free")
-        command = [impl.python, str(Path(__file__).with_name("worker.py")), impl.function, *how]
+        command = [impl.python, str(Path(__file__).with_name(script)), impl.function, *how]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env
@@ -98,9 +102,9 @@ class Worker:
 
 
 @contextmanager
-def running(name: str, impl: Impl, path: Path) -> Iterator[Worker]:
+def running(name: str, impl: Impl, path: Path, script: str = "worker.py") -> Iterator[Worker]:
     """Run a worker that ends with the block."""
-    worker = Worker(name, impl, path)
+    worker = Worker(name, impl, path, script)
     try:
         yield worker
     finally:

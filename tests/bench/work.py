@@ -57,16 +57,20 @@ class Built(NamedTuple):
     ----------
     step : function
         One training step, forward and backward: loss (None of a neuron alone), gradients, spike counts or spikes, as
-        its library has them.
+        its library has them. In simulation, a run over all samples.
     as_ours : function
-        From those gradients to arrays of the shapes of `Work`'s.
+        From those gradients to arrays of the shapes of `Work`'s. In simulation, from what a step returned to the
+        spikes of the hidden neurons, [T, B, N], and of those behind them, [T, B, n_out].
     facts : dict
         What else it can say of itself, for its row.
+    clock : function, optional
+        From what a step returned to its CPU and wall time in s, where the process around it would time something else.
     """
 
-    step: Callable[[], tuple[Any, list[Any], Any]]
+    step: Callable[[], Any]
     as_ours: Callable[[list[Any]], list[Any]]
     facts: dict[str, Any]
+    clock: Callable[[Any], tuple[float, float]] | None = None
 
 
 def on_grid(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> NDArray[np.float32]:

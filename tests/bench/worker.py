@@ -1,4 +1,4 @@
-"""One implementation in a process of its own, in whichever environment: see `main`.
+"""One implementation in a process of its own, in whichever environment: see `serve`.
 
 It prints one JSON line when it is ready (or ``{"error": ...}``), then answers each line of its input with one:
 ``step`` with the time of a training step, ``peak`` with its memory, ``result PATH`` with loss, rate and gradients.
@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ def timed(built: Built) -> dict[str, float]:
     found: list[tuple[float, float]] = []
     while sum(wall for _, wall in found) < LEAST_MS:
         cpu, wall = time.process_time(), time.perf_counter()
-        built.step()
-        found.append((1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)))
+        done = built.step()
+        took = time.process_time() - cpu, time.perf_counter() - wall
+        cpu, wall = built.clock(done) if built.clock else took
+        found.append((1e3 * cpu, 1e3 * wall))
     gc.enable()
     return {
         name: statistics.median(times) for name, times in zip(("cpu", "wall"), zip(*found, strict=True), strict=True)
@@ -68,8 +71,8 @@ def result(built: Built, work: Work, path: str) -> dict[str, Any]:
     return {"loss": float(loss), "rate": None if np.isnan(n_spikes) else n_spikes / n_places}
 
 
-def main() -> None:
-    """Serve ``worker.py MODULE:FUNCTION OPTIONS WORK THREADS pinned|free``."""
+def serve(load: Callable[[Path], Any], result: Callable[[Built, Any, str], dict[str, Any]]) -> None:
+    """Serve ``SCRIPT MODULE:FUNCTION OPTIONS WORK THREADS pinned|free``."""
     function, options, path, threads, where = sys.argv[1:]
     if where == "pinned":  # before any library looks at how many cores there are
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -91,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(load, result)
