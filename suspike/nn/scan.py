@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from suspike_kernels import cuda
 from suspike_kernels.cpu import scan as cpu_scan
-from suspike_kernels.layout import GateArrays, NeuronArrays
+from suspike_kernels.layout import GateArrays, NeuronArrays, always_open
 from suspike_kernels.reference import NO_SURROGATE, Surrogate
 from suspike_kernels.scanning import ScanPull, ScanRun
 
@@ -48,25 +48,25 @@ class Scanned(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """The tensors of a scan; one that is not there is empty."""
+    """The tensors of a scan."""
 
     cur: Tensor
     state: Tensor
     beta: Tensor
     threshold: Tensor
-    decay: Tensor
-    a: Tensor
-    b: Tensor
-    table: Tensor
-    kappa: Tensor
-    gate_width: Tensor
-    gate_scale: Tensor
+    decay: Tensor | None
+    a: Tensor | None
+    b: Tensor | None
+    table: Tensor | None
+    kappa: Tensor | None
+    gate_width: Tensor | None
+    gate_scale: Tensor | None
 
 
 class _Plan(NamedTuple):
     """What a scan is, beside its tensors."""
 
-    near: Tensor
+    near: Tensor | None
     kind: int
     reset: int
     attached: bool
@@ -124,14 +124,11 @@ def scan(
     spikes, trace : bool
         What to return.
     """
-    none, no_bits = cur.new_zeros(0), torch.zeros((0, 0, 0), dtype=torch.uint8, device=cur.device)
-    parameters = (none if x is None else x for x in (beta, threshold, decay, a, b))
-    gate = (none if x is None else x for x in (kappa, gate_width, gate_scale))
-    table = none.reshape(0, 0, 0) if table is None else table
-    given = _Given._make(x.to(cur.dtype) for x in (cur, state, *parameters, table, *gate))
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    bits = no_bits if near is None or not given.table.requires_grad else near.to(cur.device, torch.uint8)
-    plan = _Plan(bits, kind, reset, attached, surrogate, spikes, trace, keep)
+    given = _Given(cur, state, beta, threshold, decay, a, b, table, kappa, gate_width, gate_scale)
+    given = _Given._make(None if x is None else x.to(cur.dtype) for x in given)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    near = near if given.table is not None and given.table.requires_grad else None
+    plan = _Plan(near, kind, reset, attached, surrogate, spikes, trace, keep)
     return Scanned(*_Scan.apply(*given, plan))  # type: ignore[no-untyped-call]
 
 
@@ -139,7 +136,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         *tensors, plan = args
-        given = _Given._make(x.detach().contiguous() for x in tensors)
+        given = _Given._make(None if x is None else x.detach().contiguous() for x in tensors)
         on_device = given.cur.is_cuda
         current, neurons, gate, state = _arrays(given, plan)
         options = {"spikes": plan.spikes, "trace": plan.trace, "keep": plan.keep}
@@ -177,25 +174,27 @@ class _Scan(torch.autograd.Function):
                 pull, ctx.run, current, neurons, gate, plan.surrogate, want_neurons=params, n_threads=ctx.n_threads
             )
         found = _Given(
-            by.current, by.state, by.beta, by.threshold, by.decay, by.a, by.b, by.gate, by.kappa, None, None  # type: ignore[arg-type]
+            by.current, by.state, by.beta, by.threshold, by.decay, by.a, by.b, by.gate, by.kappa, None, None
         )  # fmt: skip
         return *(_tensor(g) if w and g is not None else None for g, w in zip(found, want, strict=True)), None
 
 
 def _arrays(given: _Given, plan: _Plan) -> tuple[Any, NeuronArrays, GateArrays, Any]:
     """Return the kernels' arguments: numpy views, or the device's tensors as they are."""
+    none = np.zeros(0, str(given.cur.dtype).removeprefix("torch."))
 
-    def view(x: Tensor) -> Any:
-        return x if x.is_cuda else x.numpy()
+    def view(x: Tensor | None) -> Any:
+        return none if x is None else x if x.is_cuda else x.numpy()
 
     cur, state, beta, threshold, decay, a, b, _, kappa, width, scale = (view(x) for x in given)
     neurons = NeuronArrays(plan.kind, beta, threshold, plan.reset, int(plan.attached), decay, a, b)
-    is_table = 0 not in given.table.shape[::2]
-    kind = 1 if is_table else 3 if given.kappa.numel() else 0
-    opened = view(given.table.to(torch.uint8).contiguous())
-    none = view(given.cur.new_zeros(0))
-    near = view(plan.near.contiguous())
-    gate = GateArrays(kind, opened, near, none.reshape(0, 0, 0), none.reshape(0, 0), kappa, width, scale)
+    gate = always_open(none.dtype)
+    if given.kappa is not None:
+        gate = gate._replace(kind=3, kappa=kappa, width=width, scale=scale)
+    if given.table is not None and 0 not in given.table.shape[::2]:
+        gate = gate._replace(kind=1, open=view(given.table.to(torch.uint8)))
+        if plan.near is not None:
+            gate = gate._replace(near=view(plan.near.to(given.cur.device, torch.uint8).contiguous()))
     return cur, neurons, gate, state
 
 

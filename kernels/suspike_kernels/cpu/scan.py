@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from suspike_kernels.compiling import kernel
+from suspike_kernels.compiling import kernel, rule
 from suspike_kernels.cpu import memory, scan_gates, streams
-from suspike_kernels.cpu import rows as matrices
 from suspike_kernels.cpu.lanes import (
-    BETA,
+    KAPPA,
     PART,
     ROWS,
     STRIDE,
@@ -42,6 +41,12 @@ STREAM_BYTES = 2**23
 """Results above this size are written past the caches."""
 
 FOUR, ONE = told(STEPS), told(1)
+
+NAMES = ("beta", "threshold", "decay", "a", "b")
+"""Parameters of neurons, in the order of their rows."""
+
+N_PARAMETERS = (2, 3, 5)
+"""How many of them there are, by kind."""
 
 
 def scan_forward(
@@ -73,27 +78,27 @@ def scan_forward(
         They share the lanes, and change no bit of the result.
     """
     (n_steps, n_samples, n), dtype = current.shape, current.dtype
-    n_lanes, drive, cur = n_samples * n, gate.kind == 3, _rows(current)
+    n_lanes, drive = n_samples * n, gate.kind == 3
+    cur, before, after = _rows(current), _rows(state), np.empty((len(state), n_lanes), dtype)
     spk, out = (memory.empty((n_steps if wanted else 0, n_lanes), dtype) for wanted in (spikes, trace))
     kept = memory.empty((n_groups(n_steps) if keep else 0, len(state), n_lanes), dtype)
-    work = _work(neurons, gate, state)
+    parameters, model = _parameters(neurons, gate, n, dtype), forward_model(neurons, spikes=spikes, trace=trace)
     n_open, ramp = np.zeros(n_lanes if drive else 0, np.int64), np.zeros(n_lanes if drive else 0, dtype)
     past = spk.nbytes + out.nbytes > STREAM_BYTES
 
     def run(first: int, last: int) -> None:
         _forward(
-            forward_model(neurons, spikes=spikes, trace=trace), cur, gate.open, drive, n, work.ravel(), spk, out, kept,
-            n_open, ramp, np.empty(STEPS * STRIDE, np.uint8) if gate.kind else None, _buffer(dtype), past, first * PART,
-            min(last * PART, n_lanes),
+            model, cur, gate.open, drive, n, parameters, before, after, spk, out, kept, n_open, ramp,
+            *_scratch(last - first, gate, dtype), past, first * PART, min(last * PART, n_lanes),
         )  # fmt: skip
 
-    over_samples(run, len(work), n_threads)
+    over_samples(run, -(-n_lanes // PART), n_threads)
     open_at = np.zeros((n_samples, n_steps if drive else 0), np.int64)
     if drive:
         scan_gates.count_open(cur, gate.kappa, open_at)
     shape = (n_samples, n if drive else 0)
     return ScanRun(
-        spk.reshape(len(spk), n_samples, n), out.reshape(len(out), n_samples, n), _take(work, V, state.shape), kept,
+        spk.reshape(len(spk), n_samples, n), out.reshape(len(out), n_samples, n), after.reshape(state.shape), kept,
         n_open.reshape(shape), ramp.reshape(shape), open_at,
     )  # fmt: skip
 
@@ -131,10 +136,11 @@ def scan_backward(
     (n_steps, n_samples, n), dtype = current.shape, current.dtype
     n_lanes, drive, cur = n_samples * n, gate.kind == 3, _rows(current)
     out, shape = memory.empty((n_steps, n_lanes), dtype), (run.kept.shape[1], n_samples, n)
-    work = _work(neurons, gate, np.zeros(shape, dtype) if pull.state is None else pull.state)
-    if want_neurons or drive:
-        work[:, SUMS:] = 0
+    after = np.zeros((shape[0], n_lanes), dtype) if pull.state is None else _rows(pull.state)
+    before, parameters = np.empty((shape[0], n_lanes), dtype), _parameters(neurons, gate, n, dtype)
+    sums = np.empty((ROWS - SUMS if want_neurons or drive else 0, n_lanes), dtype)
     near = gate.near if gate.kind == 1 and gate.near.size and gate.near.any() else np.zeros((0, 0, 0), np.uint8)
+    model = backward_model(neurons, surrogate, params=want_neurons, gates=near.size > 0 or drive)
     d_ramp = np.zeros(n_lanes if drive else 0, dtype) if pull.ramp is None else np.ascontiguousarray(pull.ramp).ravel()
     d_spk, d_trace = (None if x is None else _rows(x) for x in (pull.spk, pull.trace))
     past = out.nbytes > STREAM_BYTES
@@ -142,22 +148,21 @@ def scan_backward(
     def go_back(first: int, last: int) -> Any:
         table = np.zeros(near.shape, dtype)
         _backward(
-            backward_model(neurons, surrogate, params=want_neurons, gates=near.size > 0 or drive),
-            dtype.type(surrogate.width), cur, gate.open, near, drive, n, work.ravel(), run.kept, d_spk, d_trace, d_ramp,
-            table, out, np.empty(STEPS * STRIDE, np.uint8) if gate.kind else None, _buffer(dtype), past, first * PART,
+            model, dtype.type(surrogate.width), cur, gate.open, near, drive, n, parameters, after, before, sums,
+            run.kept, d_spk, d_trace, d_ramp, table, out, *_scratch(last - first, gate, dtype), past, first * PART,
             min(last * PART, n_lanes),
         )  # fmt: skip
         return table
 
-    tables = over_samples(go_back, len(work), n_threads)
-    by = ScanGrads(out.reshape(current.shape), _take(work, V, shape))
+    tables = over_samples(go_back, -(-n_lanes // PART), n_threads)
+    by = ScanGrads(out.reshape(current.shape), before.reshape(shape))
     if near.size:
         by = by._replace(gate=sum(tables[1:], tables[0]))
     if drive:
-        by = by._replace(kappa=_take(work, SUMS + 5, shape[1:]).sum(0))
+        by = by._replace(kappa=sums[5].reshape(shape[1:]).sum(0))
     if want_neurons:
-        names = ("beta", "threshold", "decay", "a", "b")[: (2, 3, 5)[neurons.kind]]
-        total = _take(work, SUMS, (len(names), n_samples, n)).sum(1)
+        names = NAMES[: N_PARAMETERS[neurons.kind]]
+        total = sums[: len(names)].reshape(len(names), *shape[1:]).sum(1)
         by = by._replace(**dict(zip(names, total, strict=True)))
     return by
 
@@ -167,53 +172,73 @@ def _rows(current: Any) -> Any:
     return np.ascontiguousarray(current).reshape(len(current), current.shape[1] * current.shape[2])
 
 
-def _work(neurons: NeuronArrays, gate: GateArrays, state: FloatArray) -> FloatArray:
-    """Return the rows of all parts, [parts, ROWS, STRIDE]: each lane's parameters and `state`, the others as found."""
-    n_samples, n = state.shape[1:]
-    work: FloatArray = matrices.scratch(-(-n_samples * n // PART) * ROWS, STRIDE, state).reshape(-1, ROWS, STRIDE)
-    drive = (gate.kappa, gate.width, gate.scale) if gate.kind == 3 else ()
-    values = (neurons.beta, neurons.threshold, neurons.decay, neurons.a, neurons.b, *drive)
-    for row, value in enumerate(values, BETA):
-        if len(value):
-            _put(work, row, np.broadcast_to(value, (n_samples, n)))
-    for row, value in enumerate(state, V):
-        _put(work, row, value)
-    return work
+def _parameters(neurons: NeuronArrays, gate: GateArrays, n: int, dtype: Any) -> FloatArray:
+    """Return the parameters of neurons and drive gate in the order of their rows, [V, N]; others are left as found."""
+    parameters = np.empty((V, n), dtype)
+    for row in range(N_PARAMETERS[neurons.kind]):
+        parameters[row] = getattr(neurons, NAMES[row])
+    if gate.kind == 3:
+        parameters[KAPPA:] = gate.kappa, gate.width, gate.scale
+    return parameters
 
 
-def _put(work: FloatArray, row: int, lanes: FloatArray) -> None:
-    whole, rest = divmod(lanes.size, PART)
-    flat = np.ascontiguousarray(lanes).ravel()
-    work[:whole, row, :PART] = flat[: whole * PART].reshape(whole, PART)
-    if rest:
-        work[whole, row, :rest] = flat[whole * PART :]
+def _scratch(n_parts: int, gate: GateArrays, dtype: Any) -> tuple[Any, Any, Any]:
+    """Return the rows of a tile's parts, flags where there is a gate, and what a part makes: all as found."""
+    rows = memory.empty((min(n_parts, TILE // PART) * ROWS + 2 * STEPS, STRIDE), dtype).ravel()
+    flags = np.empty(STEPS * STRIDE, np.uint8) if gate.kind else None
+    return rows[2 * STEPS * STRIDE :], flags, rows[: 2 * STEPS * STRIDE]
 
 
-def _take(work: FloatArray, row: int, shape: tuple[int, ...]) -> FloatArray:
-    """Return rows as an array of `shape`, [rows, B, N] or [B, N] for a single one."""
-    n_rows = shape[0] if len(shape) == 3 else 1
-    rows = work[:, row : row + n_rows, :PART].swapaxes(0, 1).reshape(n_rows, len(work) * PART)
-    return rows[:, : shape[-2] * shape[-1]].reshape(shape)
+@rule
+def _at(lane: int) -> int:
+    """Return where the rows of a lane's part begin in those of its tile."""
+    return lane // PART * (ROWS * STRIDE)
 
 
-def _buffer(dtype: Any) -> Any:
-    return matrices.scratch(2 * STEPS, STRIDE, np.empty(0, dtype)).ravel()
+@kernel(allocates=False)
+def _begin(
+    model: Any, drive: bool, n: int, parameters: Any, state: Any, work: Any, at: int, first: int, last: int
+) -> None:  # fmt: skip
+    """Fill the rows of a part, the lanes first .. last - 1: parameters [V, N], `state` [S, L], the rest as found."""
+    n_own = N_PARAMETERS[len(model.kind)]
+    for row in range(V):
+        if row < n_own or (drive and row >= KAPPA):
+            low = first
+            while low < last:  # sample by sample
+                k, j = low % n, low - first
+                for c in columns(0, min(last - low, n - k)):
+                    work[place_of(at, row, np.uint64(j) + c)] = parameters[row, np.uint64(k) + c]
+                low += n - k
+    for row in range(state.shape[0]):
+        for k in columns(first, last):
+            work[place_of(at, V + row, k - np.uint64(first))] = state[row, k]
+
+
+@kernel(allocates=False)
+def _end(work: Any, at: int, row: int, out: Any, first: int, last: int) -> None:
+    """Copy the rows of a part from `row` on to the lanes first .. last - 1 of `out`."""
+    for i in range(out.shape[0]):
+        for k in columns(first, last):
+            out[i, k] = work[place_of(at, row + i, k - np.uint64(first))]
 
 
 @kernel(allocates=False)
 def _forward(
-    model: Any, cur: Any, table: Any, drive: bool, n: int, work: Any, spk: Any, trace: Any, kept: Any, n_open: Any,
-    ramp: Any, flags: Any, made: Any, past: bool, low: int, high: int,
+    model: Any, cur: Any, table: Any, drive: bool, n: int, parameters: Any, before: Any, after: Any, spk: Any,
+    trace: Any, kept: Any, n_open: Any, ramp: Any, work: Any, flags: Any, made: Any, past: bool, low: int, high: int,
 ) -> None:  # fmt: skip
     """Run the lanes low .. high - 1."""
     n_steps = cur.shape[0]
     fours = n_steps // STEPS
     for left in range(low, high, TILE):
+        right = min(left + TILE, high)
+        for first in range(left, right, PART):
+            _begin(model, drive, n, parameters, before, work, _at(first - left), first, min(first + PART, high))
         for group in range(fours + n_steps % STEPS):
             count = STEPS if group < fours else 1
             t = min(group, fours) * STEPS + max(group - fours, 0)
-            for first in range(left, min(left + TILE, high), PART):
-                last, at = min(first + PART, high), first // PART * (ROWS * STRIDE)
+            for first in range(left, right, PART):
+                last, at = min(first + PART, high), _at(first - left)
                 if kept.shape[0]:
                     for k in columns(first, last):
                         kept[group, 0, k] = work[place_of(at, V, k - np.uint64(first))]
@@ -234,22 +259,32 @@ def _forward(
                         streams.copy_row(made, s * STRIDE, spk, t + s, first, last - first, past)
                     if len(model.second) > 0:
                         streams.copy_row(made, (STEPS + s) * STRIDE, trace, t + s, first, last - first, past)
+        for first in range(left, right, PART):
+            _end(work, _at(first - left), V, after, first, min(first + PART, high))
 
 
 @kernel(allocates=False)
 def _backward(
-    model: Any, width: Any, cur: Any, table: Any, near: Any, drive: bool, n: int, work: Any, kept: Any, d_spk: Any,
-    d_trace: Any, d_ramp: Any, by_table: Any, out: Any, flags: Any, made: Any, past: bool, low: int, high: int,
+    model: Any, width: Any, cur: Any, table: Any, near: Any, drive: bool, n: int, parameters: Any, after: Any,
+    before: Any, sums: Any, kept: Any, d_spk: Any, d_trace: Any, d_ramp: Any, by_table: Any, out: Any, work: Any,
+    flags: Any, made: Any, past: bool, low: int, high: int,
 ) -> None:  # fmt: skip
     """Go back through the lanes low .. high - 1."""
     n_steps = cur.shape[0]
     fours = n_steps // STEPS
     for left in range(low, high, TILE):
+        right = min(left + TILE, high)
+        for first in range(left, right, PART):
+            at, last = _at(first - left), min(first + PART, high)
+            _begin(model, drive, n, parameters, after, work, at, first, last)
+            for row in range(sums.shape[0]):
+                for k in columns(0, last - first):
+                    work[place_of(at, SUMS + row, k)] = 0
         for group in range(fours + n_steps % STEPS - 1, -1, -1):
             count = STEPS if group < fours else 1
             t = min(group, fours) * STEPS + max(group - fours, 0)
-            for first in range(left, min(left + TILE, high), PART):
-                last, at = min(first + PART, high), first // PART * (ROWS * STRIDE)
+            for first in range(left, right, PART):
+                last, at = min(first + PART, high), _at(first - left)
                 if flags is not None:
                     for s in range(count):
                         scan_gates.find_open(cur, work, at, table, drive, n, t + s, first, last, flags, s)
@@ -263,3 +298,7 @@ def _backward(
                     elif len(model.second) > 0:
                         scan_gates.table_back(near, n, t + s, first, last, made, s, by_table)
                     streams.copy_row(made, s * STRIDE, out, t + s, first, last - first, past)
+        for first in range(left, right, PART):
+            at, last = _at(first - left), min(first + PART, high)
+            _end(work, at, V, before, first, last)
+            _end(work, at, SUMS, sums, first, last)
