@@ -63,7 +63,7 @@ class Neuron(nn.Module):
 
     def initial_state(self, batch: int) -> Any:
         """Return the state at rest: all variables 0, no spikes, t = 0."""
-        zero = torch.zeros(batch, self.n_units, dtype=self.beta.dtype, device=self.beta.device)
+        zero = self.beta.new_zeros(batch, self.n_units)
         return self.state(*[zero] * (len(self.state._fields) - 1), 0)
 
     def step(self, cur: Tensor, state: Any = None, *, x: Tensor | None = None) -> tuple[Tensor, Any]:

@@ -13,6 +13,8 @@ from suspike._validate import fail
 class Leak(nn.Module):
     """A factor a step for each neuron, above 0 and below 1, fixed or learned through a sigmoid; IF neurons keep 1."""
 
+    fixed: Tensor
+
     def __init__(self, n_units: int, value: float, *, learn: bool) -> None:
         super().__init__()
         if learn:
@@ -24,13 +26,15 @@ class Leak(nn.Module):
     def forward(self) -> Tensor:
         """Return the factor [N]."""
         if not self.learn:
-            return self.get_buffer("fixed")
+            return self.fixed
         kind = torch.finfo(self.raw.dtype)  # far out, a sigmoid rounds to 0 and 1
         return torch.sigmoid(self.raw).clamp(kind.tiny, 1 - kind.eps / 2)
 
 
 class Positive(nn.Module):
     """A value for each neuron, fixed, or above 0 and learned through an exponential."""
+
+    fixed: Tensor
 
     def __init__(self, n_units: int, value: float, *, learn: bool) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class Positive(nn.Module):
     def forward(self) -> Tensor:
         """Return the value [N]."""
         # e^80 is a float32 and far out of any range; infinity would give a gradient of 0 times infinity
-        return self.log.clamp(-80, 80).exp() if self.learn else self.get_buffer("fixed")
+        return self.log.clamp(-80, 80).exp() if self.learn else self.fixed
 
 
 def leak_of(name: str, leak: float | None, tau_name: str, tau_ms: float | None, dt_ms: float | None) -> float:

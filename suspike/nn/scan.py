@@ -28,23 +28,23 @@ class Scanned(NamedTuple):
 
     Attributes
     ----------
-    spk : Tensor [T, B, N], or [0, B, N] where not asked for
+    spk : Tensor [T, B, N], or None where not asked for
         0 or 1.
-    trace : Tensor [T, B, N], or [0, B, N]
+    trace : Tensor [T, B, N], or None
         The membrane after each step.
     state : Tensor [S, B, N]
         After the last step.
-    ramp : Tensor [B, N] or [B, 0]
-    n_open, open_at : Tensor, int64 [B, N] or [B, 0], [B, T] or [B, 0]
+    ramp : Tensor [B, N], or None
+    n_open, open_at : Tensor, int64 [B, N], [B, T], or None
         Of a drive gate: as in `suspike_kernels.reference.Run`; only `ramp` carries a gradient.
     """
 
-    spk: Tensor
-    trace: Tensor
-    state: Tensor
-    ramp: Tensor
-    n_open: Tensor
-    open_at: Tensor
+    spk: Any
+    trace: Any
+    state: Any
+    ramp: Any
+    n_open: Any
+    open_at: Any
 
 
 class _Given(NamedTuple):
@@ -134,7 +134,7 @@ def scan(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor | None, ...]:
         *tensors, plan = args
         given = _Given._make(None if x is None else x.detach().contiguous() for x in tensors)
         on_device = given.cur.is_cuda
@@ -148,8 +148,12 @@ class _Scan(torch.autograd.Function):
             ctx.save_for_backward(*given)
             ctx.plan, ctx.n_threads = plan, torch.get_num_threads()
             ctx.run = ScanRun(*(None,) * 2, run.state, run.kept, *(None,) * 3)  # not what is returned: a cycle
-        out = [_tensor(x) for x in (run.spk, run.trace, run.state, run.ramp, run.n_open, run.open_at)]
-        ctx.mark_non_differentiable(*out[4:])
+        drive = given.kappa is not None
+        found = (run.spk, run.trace, run.state, run.ramp, run.n_open, run.open_at)
+        asked = (plan.spikes, plan.trace, True, drive, drive, drive)
+        out = [_tensor(x) if wanted else None for x, wanted in zip(found, asked, strict=True)]
+        if drive:
+            ctx.mark_non_differentiable(*out[4:])
         ctx.set_materialize_grads(False)
         return tuple(out)
 

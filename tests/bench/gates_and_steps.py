@@ -10,7 +10,8 @@ learned  case R with learned beta, threshold and gate (the default RhythmGate, a
 steps    case R at width 0.25, the same events spread over ten times as many steps
 threads  case R on two threads: wall time, not pinned, so only an idle machine shows anything; the two halves of a batch
          at once, with nothing in common, are what two cores give at that time
-A, B, C  a neuron alone on a dense current (T, B, N), gradient of the current, that by the spikes given
+A, B, C  a neuron alone on a dense current (T, B, N), gradient of the current, that by the spikes given; "the same
+         arrays copied" is numpy's time to read and write what any implementation has to: what memory alone costs
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def neuron(case: str, rounds: int) -> Group:
     loop = Impl("ours:neuron_loop")
     impls = {
         "suspike": Impl("ours:neuron", {}, loop),
+        "the same arrays copied": Impl("ours:neuron_copied", differs="computes no neuron"),
         "SpikingJelly": Impl("peers:spikingjelly_neuron", {}, loop),
         "snnTorch": Impl("peers:snntorch_neuron", differs="resets a step later; arctan surrogate"),
         "torch loop": loop,

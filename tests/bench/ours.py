@@ -1,4 +1,4 @@
-"""suspike, a loop over time written by hand, and the dense product alone: steps in the project's own environment."""
+"""suspike, a loop over time written by hand, and what bounds them: steps in the project's own environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from work import Built, Work
@@ -147,6 +148,18 @@ def neuron(work: Work, threads: int) -> Built:
     def step() -> tuple[None, list[Tensor], Tensor]:
         spk, _ = lif(cur)
         return None, list(torch.autograd.grad(spk, [cur], mask)), spk.detach()
+
+    return Built(step, list, {})
+
+
+def neuron_copied(work: Work, threads: int) -> Built:
+    """What memory alone costs a neuron's step: current to spikes, current and gradient by spikes to gradient."""
+    spk, grad = np.empty_like(work.x), np.empty_like(work.x)
+
+    def step() -> tuple[None, list[Any], Any]:
+        np.copyto(spk, work.x)
+        np.add(work.x, work.mask, out=grad)
+        return None, [grad], np.array(np.nan)
 
     return Built(step, list, {})
 

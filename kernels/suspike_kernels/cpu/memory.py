@@ -23,24 +23,22 @@ LARGE = 2**20
 LIMIT = 2**28
 """Bytes that may wait, unused."""
 
-_waiting: dict[int, list[NDArray[np.uint8]]] = {}  # by size; each operation on them is one step for other threads
+_waiting: dict[int, list[memoryview]] = {}  # by size; each operation on them is one step for other threads
 _held: dict[int, weakref.ref[Any]] = {}
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Return an uninitialised array that begins a cache line; its memory waits once the last view of it is gone."""
-    dtype = np.dtype(dtype)
-    size = prod(shape) * dtype.itemsize
+    size = prod(shape) * np.dtype(dtype).itemsize
+    if size < LARGE:
+        return np.ndarray(shape, dtype, *_lines(size))
     try:
         block = _waiting[size].pop()
     except (KeyError, IndexError):
-        block = np.empty(size + LINE, np.uint8)
-    skip = -block.ctypes.data % LINE
-    if size < LARGE:
-        small: NDArray[Any] = block[skip : skip + size].view(dtype).reshape(shape)
-        return small
+        raw, skip = _lines(size)
+        block = raw.data[skip : skip + size]
     # a view's base is the first array that rests on something else, here a memoryview: so this one outlives its views
-    owner = np.frombuffer(block.data[skip : skip + size], dtype)
+    owner = np.frombuffer(block, dtype)
     key = id(owner)
 
     def give_back(_: Any) -> None:
@@ -50,6 +48,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
     _held[key] = weakref.ref(owner, give_back)
     return owner.reshape(shape)
+
+
+def _lines(size: int) -> tuple[NDArray[np.uint8], int]:
+    """Return uninitialised bytes, and where the first cache line begins that `size` of them fill."""
+    raw = np.empty(size + LINE, np.uint8)
+    return raw, -raw.__array_interface__["data"][0] % LINE
 
 
 def release() -> None:
