@@ -11,6 +11,7 @@ from suspike.graph import DriveGate, InputGate, Layer
 from suspike.graph.neurons import kernel_arrays
 from suspike_kernels import gates, reference
 from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.fanout import count_by_fanout
 from suspike_kernels.layout import (
     Events,
     FloatArray,
@@ -18,6 +19,7 @@ from suspike_kernels.layout import (
     NeuronArrays,
     SynapseArrays,
     always_open,
+    is_sparse,
     lif_arrays,
     n_states,
     table_gate,
@@ -94,7 +96,7 @@ def count(layer: Layer, given: reference.Layer, done: reference.Run) -> Counts:
     by_input, own = isinstance(gate, InputGate), isinstance(gate, InputGate) and gate.recurrent is not None
     # who is open matters where events reach some neurons alone
     in_patches = layer.geometry is not None and by_input
-    return count_layer(
+    counts = count_layer(
         layer.name,
         given.events,
         layer.n_units,
@@ -110,6 +112,14 @@ def count(layer: Layer, given: reference.Layer, done: reference.Run) -> Counts:
         state_words=n_variables(layer),
         geometry=layer.geometry,
         opened=opened(given, done) if in_patches else None,
+    )
+    if not is_sparse(given.synapses):
+        return counts
+    lengths = given.n_steps if len(given.n_steps) else None
+    sees_all = kind == 0 or isinstance(gate, DriveGate)
+    table = None if sees_all else given.gate.open if kind == 1 else opened(given, done)
+    return count_by_fanout(
+        counts, given.synapses, given.events, done.spikes, given.spk > 0, is_open=table, n_steps=lengths
     )
 
 

@@ -17,7 +17,6 @@ from suspike.graph.rounding import rounded
 from suspike.nn import conv, gates, layers, neurons, readouts, rhythms, stateless
 from suspike.nn.layer import Layer as NNLayer
 from suspike.nn.neuron import Neuron
-from suspike_kernels.layout import FloatArray
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +71,17 @@ def to_nn(graph: Graph) -> layers.Stack:
     Raises
     ------
     ValueError
-        For a graph that is no chain of layers.
+        For a graph that is no chain of layers, or has fan-out lists: no gradient runs through those.
     """
     before = INPUT
     for node, sources in zip(graph.layers, graph.sources, strict=True):
         if isinstance(node, Route) or sources != (before,):
             got = "a Route" if isinstance(node, Route) else f"one on {', '.join(sources)}"
             fail(f"layer {node.name!r}", f"a layer on {before!r}, in a chain", got)
+        for part in ("weight", "recurrent"):
+            if isinstance(getattr(node, part), graphs.Sparse):
+                cure = f"Replace it by its `dense()`, if that is small: {getattr(node, part).shape}."
+                fail(f"{part} of layer {node.name!r}", "a matrix in a module", "fan-out lists", cure)
         before = node.name
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
         return layers.Stack(*(_module(layer) for layer in graph.neurons))
@@ -170,7 +173,7 @@ def _gate(name: str, module: NNLayer, scale: float) -> graphs.Gate | None:
 
 def _module(layer: Layer) -> NNLayer:
     neuron, g = _nn_neuron(layer), layer.geometry
-    arrays: dict[str, FloatArray | None] = {
+    arrays: dict[str, Any] = {
         "weight": layer.weight, "bias": layer.bias, "recurrent": layer.recurrent
     }  # fmt: skip
     made: NNLayer

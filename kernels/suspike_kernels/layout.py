@@ -212,24 +212,52 @@ FULL = np.zeros(0, np.int64)
 """The geometry of a fully connected layer."""
 
 
+class Fanout(NamedTuple):
+    """Where the weights of each source go, as compressed rows; a target may stand in a row more than once.
+
+    Weight ``e`` of source ``i`` goes to neuron ``target[e]``, for e from ``ptr[i]`` to ``ptr[i + 1] - 1``.
+
+    Attributes
+    ----------
+    ptr : int64 [n_in + 1], or [0] where every source reaches every neuron
+    target : int32 [E]
+    """
+
+    ptr: NDArray[np.int64]
+    target: NDArray[np.int32]
+
+
+EVERYWHERE = Fanout(np.zeros(0, np.int64), np.zeros(0, np.int32))
+"""The targets of sources that reach every neuron."""
+
+
 class SynapseArrays(NamedTuple):
     """The synapses of a layer; a source's weights are one row, so an event gathers one row.
 
     Attributes
     ----------
-    weight : float [n_in, N], or [kernel_h * C_in, kernel_w * C_out] of a convolution (`geometry.Geometry`)
-    recurrent : float [N, N], or [0, N] where there is none
+    weight : float [n_in, N], or [kernel_h * C_in, kernel_w * C_out] of a convolution, or [1, E] of a `fanout`
+    recurrent : float [N, N], or [1, E] of an `own_fanout`, or [0, N] where there is none
         Row ``i`` is what unit ``i``'s spike adds one step later.
     bias : float [N]
         Added at every step.
-    geometry : int64 [12], or [0] where every source reaches every neuron
-        Of a convolution: `geometry.Geometry.array`.
+    geometry : int64 [12], or [0] without a convolution
+        `geometry.Geometry.array`.
+    fanout, own_fanout : Fanout
+        Of `weight` and of `recurrent`, where a source reaches few neurons.
     """
 
     weight: FloatArray
     recurrent: FloatArray
     bias: FloatArray
     geometry: NDArray[np.int64] = FULL
+    fanout: Fanout = EVERYWHERE
+    own_fanout: Fanout = EVERYWHERE
+
+
+def is_sparse(synapses: SynapseArrays) -> bool:
+    """Say whether some of the synapses are fan-out lists: no gradient runs through those."""
+    return len(synapses.fanout.ptr) + len(synapses.own_fanout.ptr) > 0
 
 
 class NeuronArrays(NamedTuple):

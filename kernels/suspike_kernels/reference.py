@@ -17,10 +17,12 @@ from suspike_kernels import rules
 from suspike_kernels.geometry import Geometry
 from suspike_kernels.layout import (
     Events,
+    Fanout,
     FloatArray,
     GateArrays,
     NeuronArrays,
     SynapseArrays,
+    is_sparse,
     n_gates,
     offsets,
 )
@@ -220,7 +222,13 @@ def backward(grads: RunGrads, run: Run, layer: Layer, surrogate: Surrogate, sour
         What it was given.
     sources : Events [B, T], units 0 to n_in - 1
         The places of the input whose gradient is wanted.
+
+    Raises
+    ------
+    ValueError
+        For fan-out lists, which are simulated, not trained.
     """
+    refuse_fanout(layer)
     events, current, synapses, neurons, gate, state, *_ = layer
     n, size = len(synapses.bias), _gate_size(layer)
     width: Any = state.dtype.type(surrogate.width)  # as in `forward`: a slope of the arrays' own precision
@@ -329,6 +337,12 @@ def backward(grads: RunGrads, run: Run, layer: Layer, surrogate: Surrogate, sour
     return by
 
 
+def refuse_fanout(layer: Layer) -> None:
+    """Refuse synapses that no gradient runs through."""
+    if is_sparse(layer.synapses):
+        raise ValueError("`synapses` must be a matrix or a convolution for gradients, got fan-out lists.")
+
+
 def empty_grads(layer: Layer, sources: Events) -> LayerGrads:
     """Return gradients of 0, in the shapes of what they belong to."""
     _, current, synapses, neurons, gate, state, spk, _ = layer
@@ -414,11 +428,23 @@ def _current(layer: Layer, b: int, t: int, last: NDArray[Any]) -> FloatArray:
     if len(layer.current):
         cur += layer.current[t, b]
     for i in events.idx[events.ptr[b, t] : events.ptr[b, t + 1]]:
+        if len(synapses.fanout.ptr):
+            _scatter(synapses.fanout, synapses.weight[0], int(i), cur)
+            continue
         for part, whole in _reached(synapses, int(i)):
             cur[whole] += synapses.weight[part]
     for i in np.flatnonzero(last) if len(synapses.recurrent) else ():
-        cur += synapses.recurrent[i]
+        if len(synapses.own_fanout.ptr):
+            _scatter(synapses.own_fanout, synapses.recurrent[0], int(i), cur)
+        else:
+            cur += synapses.recurrent[i]
     return cur
+
+
+def _scatter(fanout: Fanout, weight: FloatArray, source: int, cur: FloatArray) -> None:
+    """Add the weights of a source's fan-out to their targets; one that stands there twice gets both."""
+    for e in range(fanout.ptr[source], fanout.ptr[source + 1]):
+        cur[fanout.target[e]] += weight[e]
 
 
 def _reached(synapses: SynapseArrays, source: int) -> Iterator[tuple[Any, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from suspike._validate import fail
-from suspike.graph import LI, LIF, Graph, Layer, Rhythm, Route
+from suspike.graph import LI, LIF, Graph, Layer, Rhythm, Route, Sparse
 
 
 def plain_layers(graph: Graph) -> tuple[Layer, ...]:
@@ -19,9 +19,12 @@ def plain_layers(graph: Graph) -> tuple[Layer, ...]:
         if not isinstance(layer, Route):
             neuron = layer.neuron
             rhythms = neuron.gate is None or (isinstance(neuron, LIF) and isinstance(neuron.gate, Rhythm))
-            if isinstance(neuron, (LIF, LI)) and rhythms and layer.geometry is None and not _branches(before, layer):
+            lists = isinstance(layer.weight, Sparse) or isinstance(layer.recurrent, Sparse)
+            full = layer.geometry is None and not lists
+            if isinstance(neuron, (LIF, LI)) and rhythms and full and not _branches(before, layer):
                 continue
             kind = "a convolution" if layer.geometry is not None else f"a layer of {type(neuron).__name__} neurons"
+            kind += " with fan-out lists" if lists else ""
             gate = "" if rhythms else f" with a {type(neuron.gate).__name__}"
             got = kind + gate + (f" on {', '.join(layer.inputs)}" if _branches(before, layer) else "")
         rule = "one of a chain of fully connected layers, LIF with or without a Rhythm, or LI, to be written to a file"

@@ -24,6 +24,7 @@ from suspike.export._nir_nodes import gated_nodes
 from suspike.export._plain import plain_layers
 from suspike.export._trains import require_dt, require_names
 from suspike.graph import LI, LIF, Graph, Layer, Rhythm
+from suspike.graph.layers import entries
 
 FORMAT = 1
 _GATE = ("bias", "amplitude", "phase", "period")
@@ -85,11 +86,11 @@ def to_nir(graph: Graph) -> Any:
     edges, before = [], "input"
     for layer in chain:
         weight, neuron, recurrent = _keys(layer.name)
-        nodes[weight] = nir.Affine(weight=np.ascontiguousarray(layer.weight.T), bias=layer.bias)
+        nodes[weight] = nir.Affine(weight=np.ascontiguousarray(entries(layer.weight).T), bias=layer.bias)
         nodes[neuron] = _node(layer, graph.dt_ms / 1000)
         edges += [(before, weight), (weight, neuron)]
         if layer.recurrent is not None:
-            nodes[recurrent] = nir.Linear(np.ascontiguousarray(layer.recurrent.T))
+            nodes[recurrent] = nir.Linear(np.ascontiguousarray(entries(layer.recurrent).T))
             edges += [(neuron, recurrent), (recurrent, neuron)]
         before = neuron
     nodes["output"] = nir.Output(np.array([chain[-1].n_units]))

@@ -4,8 +4,9 @@ from suspike.graph.gates import DriveGate, Gate, InputGate, Periodic, Rhythm
 from suspike.graph.graph import INPUT, Graph
 from suspike.graph.layers import Layer, Route
 from suspike.graph.neurons import LI, LIF, AdLIF, CubaLI, CubaLIF, Neuron
+from suspike.graph.sparse import Sparse
 
 __all__ = [
     "INPUT", "LI", "LIF", "AdLIF", "CubaLI", "CubaLIF", "DriveGate", "Gate", "Graph", "InputGate", "Layer", "Neuron",
-    "Periodic", "Rhythm", "Route",
+    "Periodic", "Rhythm", "Route", "Sparse",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -11,23 +12,24 @@ from suspike._validate import fail, require_finite, require_shape
 from suspike.graph import gates, neurons
 from suspike.graph.gates import InputGate
 from suspike.graph.neurons import Neuron
+from suspike.graph.sparse import Sparse
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import FULL, FloatArray, IntArray, SynapseArrays, in_lines
+from suspike_kernels.layout import EVERYWHERE, FULL, FloatArray, IntArray, SynapseArrays, in_lines
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Neurons and the synapses onto them: fully connected, or a convolution.
+    """Neurons and the synapses onto them: fully connected, a convolution, or fan-out lists.
 
     Parameters
     ----------
     name : str
         Unique in the graph; it names the layer in counts, files and messages.
-    weight : float [n_in, N], or [kernel_h, kernel_w, C_in, C_out] of a convolution
+    weight : float [n_in, N], or [kernel_h, kernel_w, C_in, C_out] of a convolution, or Sparse
         Row ``i`` holds the weights of source ``i``.
     bias : float [N]
     neuron : Neuron
-    recurrent : float [N, N], optional
+    recurrent : float [N, N] or Sparse, optional
         Row ``i`` is what unit ``i``'s spike adds one step later.
     geometry : Geometry, optional
         Of a convolution: its units are numbered pixel by pixel, channels innermost, in and out.
@@ -36,25 +38,27 @@ class Layer:
     """
 
     name: str
-    weight: FloatArray
+    weight: FloatArray | Sparse
     bias: FloatArray
     neuron: Neuron
-    recurrent: FloatArray | None = None
+    recurrent: FloatArray | Sparse | None = None
     geometry: Geometry | None = None
     inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         where, n, g = f"layer {self.name!r}", self.n_units, self.geometry
         shape = (self.n_in, n) if g is None else (g.kernel_h, g.kernel_w, g.channels, g.out_channels)
-        require_shape(f"weight of {where}", self.weight, shape)
+        weight: Any = self.weight
+        require_shape(f"weight of {where}", weight, shape)
         require_shape(f"bias of {where}", self.bias, (n,) if g is None else (g.n_out,))
         require_shape(f"beta of {where}", self.neuron.beta, (n,))
-        arrays: dict[str, FloatArray] = {"weight": self.weight, "bias": self.bias}
+        arrays: dict[str, FloatArray] = {"weight": entries(self.weight), "bias": self.bias}
         if self.recurrent is not None:
             if not self.neuron.fires:
                 fail(f"recurrent of {where}", "absent on a readout, which never fires", "an array")
-            require_shape(f"recurrent of {where}", self.recurrent, (n, n))
-            arrays["recurrent"] = self.recurrent
+            recurrent: Any = self.recurrent
+            require_shape(f"recurrent of {where}", recurrent, (n, n))
+            arrays["recurrent"] = entries(self.recurrent)
         gate = self.neuron.gate
         if isinstance(gate, InputGate):
             require_shape(f"gate.weight of {where}", gate.weight, (self.n_in, gate.weight.shape[1]))
@@ -88,9 +92,18 @@ class Layer:
         """The synapses as kernels take them, rows at cache lines; made once."""
         g, weight = self.geometry, self.weight
         if g is not None:
+            assert not isinstance(weight, Sparse), "of a convolution's shape"
             weight = weight[:, g.column_order()].swapaxes(1, 2).reshape(g.row_shape)
         recurrent = np.zeros((0, self.n_units), weight.dtype) if self.recurrent is None else self.recurrent
-        return SynapseArrays(in_lines(weight), in_lines(recurrent), self.bias, FULL if g is None else g.array())
+        (rows, fanout), (own_rows, own_fanout) = (
+            x.arrays() if isinstance(x, Sparse) else (in_lines(x), EVERYWHERE) for x in (weight, recurrent)
+        )
+        return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout)
+
+
+def entries(weight: FloatArray | Sparse) -> FloatArray:
+    """Return the weights of synapses, in whichever form they are."""
+    return weight.weight if isinstance(weight, Sparse) else weight
 
 
 @dataclass(frozen=True, eq=False)

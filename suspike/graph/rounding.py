@@ -11,7 +11,8 @@ import numpy as np
 from suspike._validate import fail
 from suspike.graph.gates import InputGate
 from suspike.graph.graph import INPUT, Graph
-from suspike.graph.layers import Layer, Route
+from suspike.graph.layers import Layer, Route, entries
+from suspike.graph.sparse import Sparse
 from suspike_kernels.layout import FloatArray
 
 
@@ -75,18 +76,18 @@ def _round(layer: Layer, count: int) -> tuple[Layer, list[Rounding]]:
 
 
 def _on_grid(
-    name: str, count: int, weight: FloatArray, recurrent: FloatArray | None, bias: FloatArray
+    name: str, count: int, weight: FloatArray | Sparse, recurrent: FloatArray | Sparse | None, bias: FloatArray
 ) -> tuple[dict[str, Any], Rounding]:
     """Round what is summed; targets are the last axis of each array."""
-    given: Mapping[str, FloatArray | None] = {"weight": weight, "bias": bias, "recurrent": recurrent}
+    given: Mapping[str, FloatArray | Sparse | None] = {"weight": weight, "bias": bias, "recurrent": recurrent}
     present = {key: array for key, array in given.items() if array is not None}
 
     def largest_sum(grid: float) -> float:
         channels = weight.shape[-1]  # of a convolution: its outputs share the weights
-        total = count * np.abs(_to(weight, grid)).reshape(-1, channels).sum(0)
+        total = count * _sums(weight, grid)
         total = total + np.abs(_to(bias, grid)).reshape(-1, channels).max(0, initial=0)
         if recurrent is not None:
-            total = total + np.abs(_to(recurrent, grid)).sum(0)
+            total = total + _sums(recurrent, grid)
         return float(total.max(initial=0))
 
     k = 149  # the finest grid that float32 has
@@ -95,10 +96,20 @@ def _on_grid(
         k = min(k, int(np.floor(24 - np.log2(total))))
     while largest_sum(2.0**-k) >= 2.0 ** (24 - k):
         k -= 1  # rounding up has moved the sum over the bound
-    on_grid = {key: _to(array, 2.0**-k) for key, array in present.items()}
-    moved = max(float(np.abs(on_grid[key] - array).max(initial=0)) for key, array in present.items())
-    made = {key: array.astype(present[key].dtype) for key, array in on_grid.items()}
+    on_grid = {key: _to(entries(array), 2.0**-k) for key, array in present.items()}
+    moved = max(float(np.abs(on_grid[key] - entries(array)).max(initial=0)) for key, array in present.items())
+    made: dict[str, Any] = {key: array.astype(present[key].dtype) for key, array in on_grid.items()}
+    for key, array in present.items():
+        if isinstance(array, Sparse):
+            made[key] = replace(array, weight=made[key])
     return made, Rounding(name, k, moved)
+
+
+def _sums(weight: FloatArray | Sparse, grid: float) -> FloatArray:
+    """Return the sum of the absolute weights of each target, rounded to multiples of `grid`."""
+    size, n = np.abs(_to(entries(weight), grid)), weight.shape[-1]
+    sums: Any = np.bincount(weight.target, size, n) if isinstance(weight, Sparse) else size.reshape(-1, n).sum(0)
+    return sums  # type: ignore[no-any-return]
 
 
 def _to(array: FloatArray, grid: float) -> FloatArray:

@@ -19,7 +19,7 @@ from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
 from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch, spread_width
 from suspike_kernels.layout import Events
 from suspike_kernels.pool import over_samples
-from suspike_kernels.reference import Layer, LayerGrads, Run, RunGrads, Surrogate, empty_grads
+from suspike_kernels.reference import Layer, LayerGrads, Run, RunGrads, Surrogate, empty_grads, refuse_fanout
 
 LATER_BYTES = 2**20
 """Gradients by the current wait for those of the weights in so many bytes: half of a second-level cache."""
@@ -49,6 +49,7 @@ def backward(
     nothing. Threads sum the gradients over ranges of samples (see `pool`); the sums are then added in the ranges'
     order, so a result is reproducible for a given `n_threads`.
     """
+    refuse_fanout(layer)
     total = empty_grads(layer, sources)
     layer = rows.weights_in_lines(layer)
     near = gate_wanted(layer)
@@ -220,7 +221,7 @@ def _backward(
 ) -> None:  # fmt: skip
     """Add the gradients of samples low .. high - 1 to `by` (a LayerGrads)."""
     gate, events, spikes, active, distance = layer.gate, layer.events, run.spikes, run.active, run.distance
-    weight, recurrent, bias, geometry = layer.synapses
+    weight, recurrent, bias, geometry = layer.synapses[:4]
     kind, beta, threshold, reset, attached, decay, adapt, bump = layer.neurons
     s_ptr, s_idx, a_ptr, a_idx = spikes.ptr, spikes.idx, active.ptr, active.idx
     n, n_gates = bias.shape[0], run.n_open.shape[1]

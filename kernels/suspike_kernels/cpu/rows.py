@@ -13,7 +13,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_2, dot_4, dot_8
-from suspike_kernels.layout import FloatArray
+from suspike_kernels.layout import FloatArray, is_sparse
 from suspike_kernels.reference import Layer
 
 
@@ -50,6 +50,8 @@ def weights_in_lines(layer: Layer) -> Layer:
     arrays do not. A row is copied in less than the time of a step, so few steps are not worth it.
     """
     synapses = layer.synapses
+    if is_sparse(synapses):
+        return layer
     n_steps = layer.events.n_samples * layer.events.n_steps
     lying = [name for name in ("weight", "recurrent") if getattr(synapses, name).ctypes.data % LINE]
     if not lying or 4 * sum(len(getattr(synapses, name)) for name in lying) > n_steps:

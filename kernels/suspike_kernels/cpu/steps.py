@@ -16,6 +16,7 @@ from suspike_kernels.cpu.compress import COMPRESSES, keep_above, keep_within, lo
 from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.patches import add_patches
 from suspike_kernels.cpu.rows import add_rows
+from suspike_kernels.cpu.scatter import scatter
 
 
 @kernel(allocates=False, inline=True)
@@ -155,11 +156,11 @@ def sum_current(
     That is the bias, the given current [T, B, N] if there is one, the rows of step t's events, and the rows of the
     layer's own spikes of the step before, ``last[first:end]``.
     """
-    weight, recurrent, bias, geometry = synapses
-    in_patches = geometry.shape[0] > 0
+    weight, recurrent, bias, geometry, fanout, own_fanout = synapses
+    in_patches, in_lists, own_lists = geometry.shape[0] > 0, fanout.ptr.shape[0] > 0, own_fanout.ptr.shape[0] > 0
     for s in range(first_seg, last_seg):
         low, high = seg_low[s], seg_high[s]
-        if in_patches:
+        if in_patches or in_lists:
             for k in columns(low, high):
                 cur[k] = bias[k]
         else:
@@ -167,7 +168,11 @@ def sum_current(
         if given.shape[0]:
             for k in columns(low, high):
                 cur[k] += given[t, b, k]
-        if recurrent.shape[0] and first < end:
+        if recurrent.shape[0] and not own_lists and first < end:
             add_rows(cur, cur, recurrent, last, first, end, low, high)
     if in_patches and first_seg < last_seg:
         add_patches(cur, weight, geometry, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
+    if in_lists and first_seg < last_seg:
+        scatter(cur, weight, fanout.ptr, fanout.target, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
+    if own_lists and first_seg < last_seg:
+        scatter(cur, recurrent, own_fanout.ptr, own_fanout.target, last, first, end)

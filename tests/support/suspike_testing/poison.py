@@ -16,7 +16,7 @@ from suspike_kernels.cpu import compress, vectors
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
     import_module(f"suspike_kernels.cpu.{name}")
-    for name in ("forward", "backward", "gating", "gradients", "patches", "rows", "steps")
+    for name in ("forward", "backward", "gating", "gradients", "patches", "rows", "scatter", "steps")
 )
 """The modules of a layer's passes."""
 
