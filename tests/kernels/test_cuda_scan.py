@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from suspike_testing.toolkit import assemble, has_toolkit, run_python
 
 SIMULATE = """
 import numpy as np
@@ -52,19 +47,6 @@ for bits, real in ((32, float32), (64, float64)):
 """
 
 
-def run_python(code: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    folders = [str(ROOT / "kernels"), str(ROOT / "tests" / "support")]
-    path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        env={**os.environ, "PYTHONPATH": path, **env},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
 def test_simulator() -> None:
     done = run_python(SIMULATE, NUMBA_ENABLE_CUDASIM="1")
     assert done.stdout.count("Model(") > 10
@@ -74,16 +56,8 @@ def test_import_loads_no_cuda() -> None:
     run_python("import sys, suspike_kernels.cuda; assert 'numba.cuda' not in sys.modules, 'numba.cuda'")
 
 
-def find_ptxas() -> Path | None:
-    spec = importlib.util.find_spec("nvidia")
-    folders = [Path(p) for p in spec.submodule_search_locations or ()] if spec else []
-    found = [p for folder in folders for p in folder.glob("*/bin/ptxas")]
-    return found[0] if found else None
-
-
 def test_ptx(tmp_path: Path) -> None:
-    ptxas = find_ptxas()
-    if ptxas is None or importlib.util.find_spec("numba_cuda") is None:
+    if not has_toolkit():
         pytest.skip("needs the toolkit packages: pip install suspike[cuda]")
     run_python(COMPILE, str(tmp_path))
     files = sorted(tmp_path.glob("*.ptx"))
@@ -94,12 +68,7 @@ def test_ptx(tmp_path: Path) -> None:
             kind = "f64" if file.name.startswith("64") else "f32"
             assert f"mul.rn.{kind}" in ptx, file.name
             assert not re.search(rf"fma\.rn\.{kind}", ptx), file.name
-        arch = file.stem.rsplit("-", 1)[1]
-        done = subprocess.run(
-            [ptxas, f"-arch={arch}", "-v", file, "-o", file.with_suffix(".cubin")], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "0 bytes spill stores, 0 bytes spill loads" in done.stderr, file.name
-        registers = int(re.search(r"Used (\d+) registers", done.stderr)[1])
+        registers, spilled = assemble(file)
+        assert not spilled, file.name
         large = re.match("32-2-[13]-backward|64-", file.name)  # gated AdLIF on the way back: within 64 it would spill
         assert registers <= (112 if large else 64), (file.name, registers)

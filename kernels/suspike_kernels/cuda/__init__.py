@@ -1,4 +1,8 @@
-"""The scan of `suspike_kernels.cpu.scan` for GPUs; importing this loads nothing of CUDA, calling it does."""
+"""A layer's forward pass, and the scan of `suspike_kernels.cpu.scan`, for GPUs.
 
+Importing this loads nothing of CUDA, calling it does.
+"""
+
+from suspike_kernels.cuda.forward import forward as forward
 from suspike_kernels.cuda.scan import scan_backward as scan_backward
 from suspike_kernels.cuda.scan import scan_forward as scan_forward
