@@ -14,12 +14,14 @@ from suspike import _layers
 from suspike._layers import LayerState, at_rest
 from suspike._validate import fail
 from suspike.graph import INPUT, Graph, Route
-from suspike_kernels import cpu, editing, reference
+from suspike_kernels import cpu, cuda, editing, reference
 from suspike_kernels.counting import Counts
 from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import Events, FloatArray, check_events, check_lengths
 
 log = logging.getLogger(__name__)
+
+TARGETS = ("cpu", "cuda", "reference")
 
 
 class State(NamedTuple):
@@ -94,8 +96,9 @@ def simulate(
         True length of each recording, 0 to T; T without it. From there on it counts nothing, and the output stays.
     probe : mapping of str to sequence of int, optional
         By a layer's name, the neurons whose membrane, gate and spikes are recorded at every step.
-    target : "cpu" or "reference"
-        Compiled kernels, or plain loops (slow): the same result, bit for bit, where sums are exact (see `convert`).
+    target : "cpu", "cuda" or "reference"
+        Compiled kernels, or plain loops (slow): the same result, bit for bit, where sums are exact (see `convert`). A
+        GPU does each layer in one launch, a block of threads a sample; its results come back to the host.
     n_threads : int, optional
         Threads that share the samples; as many as there are processors by default. It changes no bit of the result.
 
@@ -104,8 +107,10 @@ def simulate(
     ValueError
         For events that break the rules of `Events` or do not fit the graph, and a state or a probe of another network.
     """
-    if target not in ("cpu", "reference"):
-        fail("target", "cpu or reference", repr(target))
+    if target not in TARGETS:
+        fail("target", ", ".join(TARGETS[:-1]) + f" or {TARGETS[-1]}", repr(target))
+    if target == "cuda" and not cuda.is_available():
+        fail("target", "cpu or reference where numba finds no CUDA device", repr(target), "pip install 'suspike[cuda]'")
     if events.n_units != graph.n_in:
         fail("events", f"of the graph's {graph.n_in} input units", f"{events.n_units}")
     n_threads = _n_processors() if n_threads is None else n_threads
@@ -176,6 +181,8 @@ class _Runner(NamedTuple):
     def __call__(self, layer: reference.Layer, *, trace: bool) -> reference.Run:
         if self.target == "reference":
             return reference.forward(layer, trace=trace)
+        if self.target == "cuda":
+            return cuda.forward(layer, trace=trace)
         return cpu.forward(layer, trace=trace, n_threads=self.n_threads)
 
 

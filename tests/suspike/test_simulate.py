@@ -118,7 +118,7 @@ def test_samples_do_not_touch_each_other() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: simulate(GRAPH, EVENTS, target="gpu"), "`target` must be cpu or reference, got 'gpu'."),
+        (lambda: simulate(GRAPH, EVENTS, target="gpu"), "`target` must be cpu, cuda or reference, got 'gpu'."),
         (lambda: simulate(GRAPH, EVENTS, n_threads=0), "`n_threads` must be at least 1, got 0."),
         (
             lambda: simulate(GRAPH, EVENTS._replace(n_units=12)),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from suspike_testing.cases import random_events, take_steps
 from suspike_testing.comparing import assert_same_bits, assert_same_events
+from suspike_testing.toolkit import run_python
 from suspike_testing.zoo import FIRING, N_IN, PAIRS, N, make_layer, to_grid
 
 import suspike as su
@@ -292,3 +293,50 @@ def test_a_convolution_that_hears_itself_counts_both() -> None:
     assert both.counts[0].events == flat.counts[0].events == len(events.idx) + n_back
     assert both.counts[0].synapses == geometry.n_synapses + 64
     assert both.counts[0].synops_skipped == 0
+
+
+ON_DEVICE = """
+import sys
+import numpy as np
+from suspike.graph import INPUT, LI, LIF, DriveGate, Graph, Layer, Rhythm, Route
+from suspike.simulate import simulate
+from suspike_kernels.layout import events_from_dense
+
+rng = np.random.default_rng(0)
+draw = lambda *shape: (rng.integers(-60, 120, shape) / 256).astype(np.float32)
+one = np.ones(9, np.float32)
+gate = Rhythm(np.zeros(9), np.ones((9, 1)), np.arange(9.0)[:, None], np.array([5.3]))
+graph = Graph((
+    Layer("a", draw(5, 9), draw(9) / 4, LIF(one * 0.9, one / 2, gate=gate), draw(9, 9) / 4),
+    Route("both", np.arange(9), 9, ("a",)),
+    Layer("b", draw(9, 9), draw(9) / 4, LIF(one * 0.8, one / 2, "subtract", DriveGate(one / 4)), inputs=("both", "a")),
+    Layer("c", draw(9, 2), draw(2) / 4, LI(one[:2] * 0.9)),
+), 1.0)
+events = events_from_dense(rng.poisson(0.3, (12, 2, 5)))
+first, second = (events_from_dense(events.dense()[cut]) for cut in (np.s_[:5], np.s_[5:]))
+for target in ("cpu", "cuda"):
+    whole = simulate(graph, events, target=target)
+    early = simulate(graph, first, target=target)
+    late = simulate(graph, second, state=early.state, target=target)
+    wanted = simulate(graph, events, target="reference", probe={"b": range(9)})
+    assert all(len(x.idx) > 10 for x in wanted.spikes), [len(x.idx) for x in wanted.spikes]
+    for a, b, c, d in zip(whole.spikes, early.spikes, late.spikes, wanted.spikes):
+        assert (a.dense() == d.dense()).all() and (np.concatenate([b.dense(), c.dense()]) == d.dense()).all()
+    assert (whole.output == wanted.output).all() and whole.counts == wanted.counts
+    found = simulate(graph, events, target=target, probe={"b": range(9)}).probes["b"]
+    assert all((a == b).all() for a, b in zip(found, wanted.probes["b"]))
+print("equal")
+"""
+
+
+def test_on_a_device_it_is_the_same() -> None:
+    assert run_python(ON_DEVICE, NUMBA_ENABLE_CUDASIM="1").stdout == "equal\n"
+
+
+def test_without_a_device_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suspike_kernels.cuda.is_available", lambda: False)
+    message = (
+        "`target` must be cpu or reference where numba finds no CUDA device, got 'cuda'. pip install 'suspike[cuda]'"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        simulate(GRAPH, EVENTS, target="cuda")
