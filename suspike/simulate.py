@@ -82,6 +82,7 @@ def simulate(
     probe: Mapping[str, Sequence[int]] | None = None,
     target: str = "cpu",
     n_threads: int | None = None,
+    client: Any = None,
 ) -> Result:
     """Run a network over recordings.
 
@@ -101,11 +102,16 @@ def simulate(
         GPU does each layer in one launch, a block of threads a sample; its results come back to the host.
     n_threads : int, optional
         Threads that share the samples; as many as there are processors by default. It changes no bit of the result.
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers share the samples: each runs as many shards at once as it has threads, with
+        `n_threads` each, 1 by default. The same result, bit for bit.
 
     Raises
     ------
     ValueError
         For events that break the rules of `Events` or do not fit the graph, and a state or a probe of another network.
+    ImportError, OSError, distributed.KilledWorker
+        Of a client: without the package distributed, without workers, or if they die of one shard again and again.
     """
     if target not in TARGETS:
         fail("target", ", ".join(TARGETS[:-1]) + f" or {TARGETS[-1]}", repr(target))
@@ -113,15 +119,19 @@ def simulate(
         fail("target", "cpu or reference where numba finds no CUDA device", repr(target), "pip install 'suspike[cuda]'")
     if events.n_units != graph.n_in:
         fail("events", f"of the graph's {graph.n_in} input units", f"{events.n_units}")
-    n_threads = _n_processors() if n_threads is None else n_threads
-    if n_threads < 1:
+    if n_threads is not None and n_threads < 1:
         fail("n_threads", "at least 1", repr(n_threads))
     check_events(events)
     lengths = reference.ALL_STEPS if n_steps is None else check_lengths(np.asarray(n_steps), events)
     wanted = _probed(graph, {} if probe is None else probe)
-    state = _started(graph, state, events.n_samples)
+    given, state = state, _started(graph, state, events.n_samples)
     _warn_of_counts(graph, events)
-    run = _Runner(target, n_threads)
+    if client is not None:
+        from suspike._scale import simulate_on
+
+        options: dict[str, Any] = {"state": given, "n_steps": None if n_steps is None else lengths, "probe": wanted}
+        return simulate_on(client, graph, events, **options, target=target, n_threads=n_threads)
+    run = _Runner(target, n_threads or _n_processors())
     trains, output = {INPUT: events}, None
     spikes: list[Events] = []
     counts: list[Counts] = []

@@ -83,3 +83,22 @@ def numeric_gradient(loss: Any, at: NDArray[np.float64], step: float = 1e-6) -> 
             sides.append(loss(moved))
         out[place] = (sides[0] - sides[1]) / (2 * step)
     return out
+
+
+def assert_same_result(found: Any, wanted: Any) -> None:
+    """Two results of `simulate` are equal in every field, to the last bit."""
+    assert (found.output is None) == (wanted.output is None)
+    if wanted.output is not None:
+        assert_same_bits(found.output, wanted.output, "output")
+    for i, (a, b) in enumerate(zip(found.spikes, wanted.spikes, strict=True)):
+        assert_same_events(a, b, f"spikes {i}")
+    for a, b in zip(found.counts, wanted.counts, strict=True):
+        assert a == b
+    assert found.state.t == wanted.state.t
+    for name in ("layers", "probes"):
+        mine, theirs = (result.state.layers if name == "layers" else result.probes for result in (found, wanted))
+        assert list(mine) == list(theirs), name
+        for key, fields in theirs.items():
+            for field, a, b in zip(fields._fields, mine[key], fields, strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{name}: {key}.{field}"
+                assert a.tobytes() == b.tobytes(), f"{name}: {key}.{field}"
