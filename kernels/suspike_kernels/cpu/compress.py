@@ -104,7 +104,7 @@ def _found(
         else:
             name, kind_of_abs = f"llvm.fabs.v{lanes}f{8 * size}", ir.FunctionType(vector, [vector])
             size_of = builder.call(cgutils.get_or_insert_function(builder.module, kind_of_abs, name), [values])
-            mask = builder.fcmp_ordered("<", size_of, _all(builder, width, lanes))
+            mask = builder.fcmp_ordered("<", size_of, spread(builder, width, lanes))
         found.append((values, mask))
     return found
 
@@ -120,24 +120,26 @@ def _append(builder: Any, found: list[tuple[Any, Any]], k: Any, places: Any, kep
     with builder.if_then(builder.icmp_unsigned("!=", some, ir.Constant(some.type, 0))):
         for i, (values, mask) in enumerate(found):
             first = builder.trunc(builder.add(k, const(i * lanes)), _I32)
-            here = builder.add(_all(builder, first, lanes), ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes))))
-            store(builder, _to_front(builder, here, mask), builder.gep(places, [used]), 4)
+            here = builder.add(
+                spread(builder, first, lanes), ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+            )
+            store(builder, to_front(builder, here, mask), builder.gep(places, [used]), 4)
             if kept is not None:
                 align = 8 if str(values.type.element) == "double" else 4
-                store(builder, _to_front(builder, values, mask), builder.gep(kept, [used]), align)
+                store(builder, to_front(builder, values, mask), builder.gep(kept, [used]), align)
             used = builder.add(used, builder.zext(builder.ctpop(bits[i]), INT))
         builder.store(used, total)
     return builder.load(total)
 
 
-def _all(builder: Any, value: Any, lanes: int) -> Any:
+def spread(builder: Any, value: Any, lanes: int) -> Any:
     """Return a vector of one value."""
     vector = ir.VectorType(value.type, lanes)
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
 
 
-def _to_front(builder: Any, value: Any, mask: Any) -> Any:
+def to_front(builder: Any, value: Any, mask: Any) -> Any:
     """Move the lanes of `value` at which `mask` is set to its front; the others are anything."""
     vector = value.type
     letters = {"i32": "i32", "float": "f32", "double": "f64"}[str(vector.element)]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, rows, steps
+from suspike_kernels.cpu import gating, memory, rows, simulation, steps
 from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
+from suspike_kernels.cpu.lists import room
 from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, n_gates, offsets
@@ -21,6 +22,8 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
     """Run a layer: see `reference.forward`. `n_threads` share the samples and change no bit of the result."""
     events, n = layer.events, len(layer.synapses.bias)
     layer = rows.weights_in_lines(layer)
+    if not surrogate.width and simulation.serves(layer):
+        return _simulate(layer, trace, n_threads)
     n_samples, dtype = events.n_samples, layer.state.dtype
     n_spk = np.zeros((n_samples, events.n_steps), np.int64)
     n_act = np.zeros_like(n_spk)
@@ -42,6 +45,32 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
     s_idx, a_idx, value, distance = parts[0] if len(parts) == 1 else _joined(parts, n_threads)
     spikes, active = Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n)
     return Run(spikes, active, value, distance, state, spk, out, n_open, ramp, open_at)
+
+
+def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
+    """Do `forward` where spikes and membrane alone are wanted: see `simulation`."""
+    shape, state, spk = layer.events.ptr.shape, layer.state.copy(), layer.spk.copy()
+    n_samples, n = spk.shape
+    shared, resting = segments(layer.gate, n, near=False), simulation.rests(layer)
+    ptr = memory.empty(shape, np.int64)
+    out = np.empty((shape[1] - 1 if trace else 0, n_samples, n), state.dtype)
+
+    def run(low: int, high: int) -> tuple[Any, Any]:
+        return ptr[low:high], simulation.run_samples(layer, shared, resting, state, spk, low, high, ptr, out)
+
+    parts = over_samples(run, n_samples, n_threads, ranges_each=4)
+    before = 0
+    for begins, found in parts:
+        begins += before
+        before += len(found)
+    (idx,) = [parts[0][1]] if len(parts) == 1 else _joined([part[1:] for part in parts], n_threads)
+    none, n_gated = np.zeros(0, state.dtype), n_gates(layer.gate, n)
+    active = Events(np.zeros(shape, np.int64), np.zeros(0, np.int32), n)
+    n_open = np.zeros((n_samples, n_gated), np.int64)
+    return Run(
+        Events(ptr, idx, n), active, none, none, state, spk, out, n_open, np.zeros(n_open.shape, state.dtype),
+        np.zeros((n_samples, 0), np.int64),
+    )  # fmt: skip
 
 
 def _joined(parts: list[tuple[Any, ...]], n_threads: int) -> list[Any]:
@@ -89,30 +118,16 @@ def _forward(
     most = n_steps * n + AHEAD
     for b in range(low, high):
         share = (b - low) / (high - low)  # memory that is never written is only address space
-        s_idx = _room(s_idx, n_s, most, share)
+        s_idx = room(s_idx, n_s, most, share)
         if width > 0:
-            a_idx = _room(a_idx, n_a, most, share)
-            value, distance = _room(value, n_a, most, share), _room(distance, n_a, most, share)
+            a_idx = room(a_idx, n_a, most, share)
+            value, distance = room(value, n_a, most, share), room(distance, n_a, most, share)
         n_s, n_a = _run_sample(
             b, layer, shared, state, spk, width, n_spk, n_act, out, n_open, ramp, open_at, s_idx, a_idx, value,
             distance, n_s, n_a, vectors[0], vectors[1], activation, before, flags[0], flags[1], flags[2], seg_low,
             seg_high,
         )  # fmt: skip
     return s_idx[:n_s], a_idx[:n_a], value[:n_a], distance[:n_a]
-
-
-@kernel()
-def _room(array: Any, used: int, wanted: int, share: float) -> Any:
-    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones.
-
-    `share` of the work is done: the copy is as long as the rest will need if it goes on like this, and a fifth more,
-    since copying again costs more than address space that is never touched.
-    """
-    if used + wanted <= array.shape[0]:
-        return array
-    longer = np.empty((int(1.2 * used / share) if used else 0) + wanted, array.dtype)
-    longer[:used] = array[:used]
-    return longer
 
 
 @kernel(allocates=False)

@@ -97,3 +97,17 @@ def _fill(dense: Any, per_step: Any, ptr: Any, idx: Any) -> None:
                 for _ in range(np.int64(dense[t, b, k])):
                     idx[used] = k
                     used += 1
+
+
+@kernel()
+def room(array: Any, used: int, wanted: int, share: float) -> Any:
+    """Return `array`, or a longer copy of it, with room for `wanted` entries after the `used` ones.
+
+    `share` of the work is done: the copy is as long as the rest will need if it goes on like this, and a fifth more,
+    since copying again costs more than address space that is never touched.
+    """
+    if used + wanted <= array.shape[0]:
+        return array
+    longer = np.empty((int(1.2 * used / share) if used else 0) + wanted, array.dtype)
+    longer[:used] = array[:used]
+    return longer

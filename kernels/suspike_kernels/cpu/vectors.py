@@ -28,12 +28,12 @@ def const(value: int) -> ir.Constant:
     return ir.Constant(INT, value)
 
 
-def _check_arrays(floats: tuple[Any, ...], idx: Any) -> None:
+def check_arrays(floats: tuple[Any, ...], *idx: Any) -> None:
     """Refuse arrays that an address and a row length do not describe."""
-    if any(x.layout != "C" for x in (*floats, idx)):
-        raise TypingError(f"arrays must be contiguous, got {[str(x) for x in (*floats, idx)]}")
-    if len({x.dtype for x in floats}) > 1 or idx.dtype != types.int32:
-        raise TypingError(f"arrays must be of one float type, idx int32, got {[str(x) for x in (*floats, idx)]}")
+    if any(x.layout != "C" for x in (*floats, *idx)):
+        raise TypingError(f"arrays must be contiguous, got {[str(x) for x in (*floats, *idx)]}")
+    if len({x.dtype for x in floats}) > 1 or any(x.dtype != types.int32 for x in idx):
+        raise TypingError(f"arrays must be of one float type, idx int32, got {[str(x) for x in (*floats, *idx)]}")
 
 
 def data_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
@@ -41,7 +41,7 @@ def data_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return context.make_array(kind)(context, builder, value).data
 
 
-def _width_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+def width_of(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     """Return the number of columns of a 2-D array: its rows lie one behind the other."""
     return builder.extract_value(context.make_array(kind)(context, builder, value).shape, 1)
 
@@ -58,7 +58,7 @@ def store(builder: Any, value: Any, pointer: Any, align: int) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer())).align = align
 
 
-def _row(builder: Any, matrix: Any, n_columns: Any, idx: Any, e: Any) -> Any:
+def row_of(builder: Any, matrix: Any, n_columns: Any, idx: Any, e: Any) -> Any:
     """Return the address of row ``idx[e]``."""
     i = builder.sext(builder.load(builder.gep(idx, [e])), INT)
     return builder.gep(matrix, [builder.mul(i, n_columns)])
@@ -66,7 +66,7 @@ def _row(builder: Any, matrix: Any, n_columns: Any, idx: Any, e: Any) -> Any:
 
 def _entry(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
     """Return the address of an entry of a 2-D array."""
-    first = builder.mul(row, _width_of(context, builder, kind, value))
+    first = builder.mul(row, width_of(context, builder, kind, value))
     return builder.gep(data_of(context, builder, kind, value), [builder.add(first, column)])
 
 
@@ -80,7 +80,7 @@ def _adder(width: int) -> Callable[..., None]:
         Four rows are added to each other before the sum waits for them. The order is kept: the compiler, where it may
         choose, adds one by one to the sum (measured: rows in the first-level cache half as fast).
         """
-        _check_arrays((acc, start, matrix), idx)
+        check_arrays((acc, start, matrix), idx)
         signature = types.void(acc, start, matrix, idx, types.intp, types.intp, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -88,12 +88,12 @@ def _adder(width: int) -> Callable[..., None]:
             first, last, column = args[4:]
             scalar, align = context.get_data_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
             vector = ir.VectorType(scalar, width)
-            n_columns = _width_of(context, builder, sig.args[2], args[2])
+            n_columns = width_of(context, builder, sig.args[2], args[2])
             base, out = builder.gep(m, [column]), builder.gep(a, [column])
             total = cgutils.alloca_once_value(builder, load(builder, builder.gep(given, [column]), vector, align))
 
             def row(e: Any) -> Any:
-                return load(builder, _row(builder, base, n_columns, index, e), vector, align)
+                return load(builder, row_of(builder, base, n_columns, index, e), vector, align)
 
             def add_rows(e: Any, n_rows: int) -> None:
                 parts = [row(builder.add(e, const(j))) for j in range(n_rows)]
@@ -132,15 +132,15 @@ def _dotter(n_rows: int) -> Callable[..., None]:
 
         ``high - low`` is a multiple of 16. The sums of all rows end in one vector by a tree of shuffles.
         """
-        _check_arrays((matrix, x, out), idx)
+        check_arrays((matrix, x, out), idx)
         signature = types.void(matrix, idx, types.intp, x, types.intp, types.intp, out, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             m, index, by, target = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 1, 3, 6))
             scalar, align = context.get_data_type(sig.args[3].dtype), sig.args[3].dtype.bitwidth // 8
             vector = ir.VectorType(scalar, 16)
-            n_columns = _width_of(context, builder, sig.args[0], args[0])
-            rows = [_row(builder, m, n_columns, index, builder.add(args[2], const(j))) for j in range(n_rows)]
+            n_columns = width_of(context, builder, sig.args[0], args[0])
+            rows = [row_of(builder, m, n_columns, index, builder.add(args[2], const(j))) for j in range(n_rows)]
             sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * 16)) for _ in rows]
             with cgutils.for_range_slice(builder, args[4], args[5], const(16)) as (k, _):
                 factor = load(builder, builder.gep(by, [k]), vector, align)
@@ -182,7 +182,7 @@ def _fold(builder: Any, p: Any, q: Any, lanes: int) -> Any:
 @intrinsic
 def add_run(_: Any, acc: Any, to: Any, matrix: Any, row: Any, column: Any, length: Any) -> Any:
     """Add ``matrix[row, column:column + length]`` to ``acc[to:to + length]``."""
-    _check_arrays((acc, matrix), types.Array(types.int32, 1, "C"))
+    check_arrays((acc, matrix), types.Array(types.int32, 1, "C"))
     signature = types.void(acc, types.intp, matrix, types.intp, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -204,7 +204,7 @@ def add_run(_: Any, acc: Any, to: Any, matrix: Any, row: Any, column: Any, lengt
 @intrinsic
 def dot_run(_: Any, matrix: Any, row: Any, column: Any, x: Any, at: Any, length: Any) -> Any:
     """Return the product of ``matrix[row, column:column + length]`` and ``x[at:at + length]``."""
-    _check_arrays((matrix, x), types.Array(types.int32, 1, "C"))
+    check_arrays((matrix, x), types.Array(types.int32, 1, "C"))
     signature = x.dtype(matrix, types.intp, types.intp, x, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from suspike_kernels.cpu import compress, vectors
+from suspike_kernels import rules
+from suspike_kernels.cpu import compress, fused, memory, vectors
 
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
     import_module(f"suspike_kernels.cpu.{name}")
-    for name in ("forward", "backward", "gating", "gradients", "patches", "rows", "scatter", "steps")
+    for name in "forward backward fused gating gradients lists patches rows scatter simulation steps".split()
 )
 """The modules of a layer's passes."""
 
@@ -114,6 +115,51 @@ def _lowest_bit(word: Any) -> int:
     return (int(word) & -int(word)).bit_length() - 1
 
 
+def _stepper(n_vectors: int, *, gated: bool) -> Callable[..., int]:
+    def step(
+        v: Any, neurons: Any, reset: int, arriving: Any, own: Any, column: int, rest: int, places: Any, used: int
+    ) -> int:
+        beta, threshold, bias, is_open = neurons
+        here = _columns(v, n_vectors, column, rest)
+        cur = bias[here].copy()
+        for matrix, idx, low, high in (arriving, own):
+            if low < high:
+                cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
+        for j, k in enumerate(range(here.start, here.stop)):
+            opened = not gated or bool(is_open[k])
+            u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
+            fired = opened and rules.fires(u, threshold[k])
+            v[k] = rules.reset(u, threshold[k], reset) if fired else u
+            if fired:
+                places[used] = k
+                used += 1
+        _check(used + compress.AHEAD <= len(places), f"{used} entries and more of {len(places)}")
+        places[used : used + compress.AHEAD] = Poisoned.empty(compress.AHEAD, places.dtype)
+        return used
+
+    return step
+
+
+def _waiter(n_vectors: int) -> Callable[..., None]:
+    def wait(v: Any, beta: Any, bias: Any, n_steps: int, column: int, rest: int) -> None:
+        here = _columns(v, n_vectors, column, rest)
+        for _ in range(n_steps):
+            v[here] = rules.leak(v[here], bias[here], beta[here])
+
+    return wait
+
+
+def _columns(v: Any, n_vectors: int, column: int, rest: int) -> slice:
+    """The columns of a block, which has `rest` of them, or all if that is 0."""
+    lanes = n_vectors * 64 // v.itemsize
+    n = rest or lanes
+    _check(n <= lanes, f"{n} columns in {n_vectors} vectors")
+    _check(0 <= column and column + n <= len(v), f"columns {column}:{column + n} of {len(v)}")
+    return slice(column, column + n)
+
+
+_WIDE = fused.WIDE // 64
+_SIZES = (1, 2, 4, 8, 16)
 STAND_INS = {
     vectors.add_64: _adder(64),
     vectors.add_16: _adder(16),
@@ -129,6 +175,12 @@ STAND_INS = {
     compress.word_within: lambda x, width, k: _word(_within(x, width, k)),
     compress.lowest_bit: _lowest_bit,
     vectors.address: lambda array: array.ctypes.data,
+    **{getattr(fused, f"step_{n}"): _stepper(min(n, _WIDE), gated=False) for n in _SIZES},
+    **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE), gated=True) for n in _SIZES},
+    **{getattr(fused, f"wait_{n}"): _waiter(min(n, _WIDE)) for n in _SIZES},
+    fused.step_wide: _stepper(_WIDE, gated=False),
+    fused.open_wide: _stepper(_WIDE, gated=True),
+    fused.wait_wide: _waiter(_WIDE),
 }
 """Plain functions for what is written in the compiler's own language; `tests/kernels/test_vectors.py` compares them."""
 
@@ -145,4 +197,5 @@ def poisoned(*modules: ModuleType) -> Iterator[None]:
                     patch.setattr(module, name, Poisoned())
                 elif any(value is intrinsic for intrinsic in STAND_INS):
                     patch.setattr(module, name, STAND_INS[value])
+        patch.setattr(memory, "empty", Poisoned.empty)
         yield

@@ -1,0 +1,244 @@
+"""A whole step of LIF neurons without leaving the registers: gather, update, compare, reset, list of spikes.
+
+For simulation, where nothing but the spikes is kept of a step: gather and update apart write and read four arrays of
+the layer's width at each of them. The update is that of `rules`, evaluated on vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from suspike_kernels import rules
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.blocks import I8, Block, Lanes, block, some, zeros
+from suspike_kernels.cpu.compress import COMPRESSES
+from suspike_kernels.cpu.memory import LINE
+from suspike_kernels.cpu.vectors import check_arrays, const, data_of, row_of, width_of
+
+WIDE = 1024 if COMPRESSES else 256
+"""Bytes of the widest block: half of the registers; with the other half, rows and parameters go by."""
+
+CHECKED = 64
+"""So many silent steps are done between two looks whether they still change anything."""
+
+
+def _add_rows(block: Block, totals: list[Any], matrix: Any, n_columns: Any, idx: Any, first: Any, last: Any) -> None:
+    """Add the rows ``idx[first:last]`` to the sums, a row at a time: the vectors of a wide block wait for no other."""
+    builder = block.builder
+    with cgutils.for_range_slice(builder, first, last, const(1)) as (e, _):
+        row = row_of(builder, matrix, n_columns, idx, e)
+        for j, total in enumerate(totals):
+            builder.store(builder.fadd(builder.load(total), block.load(row, j)), total)
+
+
+def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
+    """Make ``step(v, neurons, reset, arriving, own, column, rest, places, used)`` for a block of `n_vectors` vectors.
+
+    All of its lanes are inside if it is `whole`, else the first `rest`; all are open unless it is `gated`.
+    """
+
+    @intrinsic
+    def step(
+        _: Any,
+        v: Any,
+        neurons: Any,
+        reset: Any,
+        arriving: Any,
+        own: Any,
+        column: Any,
+        rest: Any,
+        places: Any,
+        used: Any,
+    ) -> Any:
+        """Do a step of the columns from `column` on; append who fired to `places`, return how many it has then.
+
+        `neurons` are beta, threshold, bias and who is open (uint8); `arriving` and `own` a matrix, a list of its rows,
+        and from where to where those stand in it that are added. `reset` is an index into `layout.RESETS`.
+        """
+        check_arrays((v, *neurons[:3], arriving[0], own[0]), arriving[1], own[1], places)
+        number = types.intp
+        rows = [types.Tuple((kind[0], kind[1], number, number)) for kind in (arriving, own)]
+        signature = number(v, neurons, number, *rows, number, number, places, number)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def array(i: int, j: int) -> Any:
+                return data_of(context, builder, sig.args[i][j], builder.extract_value(args[i], j))
+
+            here = block(context, builder, sig.args[0].dtype, n_vectors, args[5], None if whole else args[6])
+            state, fired_at = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 7))
+            leaks, edges, bias, is_open = (array(1, j) for j in range(4))
+            totals = [cgutils.alloca_once_value(builder, here.load(bias, j)) for j in range(n_vectors)]
+            for i in (3, 4):
+                n_columns = width_of(context, builder, sig.args[i][0], builder.extract_value(args[i], 0))
+                span = [builder.extract_value(args[i], j) for j in (2, 3)]
+                _add_rows(here, totals, array(i, 0), n_columns, array(i, 1), *span)
+            masks = []
+            for j, total in enumerate(totals):
+                before, edge, leak = (Lanes(builder, here.load(x, j)) for x in (state, edges, leaks))
+                u: Any = rules.leak(before, Lanes(builder, builder.load(total)), leak)  # type: ignore[arg-type]
+                fired: Any = rules.fires(u, edge)  # type: ignore[arg-type]
+                if gated:
+                    flags = here.load(is_open, j, I8)
+                    opened = builder.icmp_unsigned("!=", flags, zeros(flags.type))
+                    u = Lanes(builder, builder.select(opened, u.value, before.value))
+                    fired = builder.and_(fired, opened)
+                here.store(u.value, state, j)
+                masks.append(fired)
+            now, end = args[8], cgutils.alloca_once_value(builder, args[8])
+            with builder.if_then(some(builder, masks)):
+                for mode in range(3):
+                    with builder.if_then(builder.icmp_signed("==", args[2], const(mode))):
+                        _reset(here, masks, state, edges, mode)
+                for j, fired in enumerate(masks):
+                    now = here.append(fired, j, fired_at, now)
+                builder.store(now, end)
+            return builder.load(end)
+
+        return signature, generate
+
+    made: Callable[..., int] = step
+    return made
+
+
+def _reset(here: Block, masks: list[Any], state: Any, edges: Any, mode: int) -> None:
+    """Reset the neurons of a block that fired."""
+    for j, fired in enumerate(masks):
+        u, edge = (Lanes(here.builder, here.load(x, j)) for x in (state, edges))
+        after: Any = rules.reset(u, edge, mode)  # type: ignore[arg-type]
+        if after is not u:
+            here.store(after.value if isinstance(after, Lanes) else zeros(u.value.type), state, j, fired)
+
+
+def _waiter(n_vectors: int, *, whole: bool) -> Callable[..., None]:
+    """Make ``wait(v, beta, bias, n_steps, column, rest)`` for a block as in `_stepper`."""
+
+    @intrinsic
+    def wait(_: Any, v: Any, beta: Any, bias: Any, n_steps: Any, column: Any, rest: Any) -> Any:
+        """Do `n_steps` steps of the columns from `column` on, in which the current is `bias`, 0, and nobody fires."""
+        check_arrays((v, beta, bias))
+        signature = types.void(v, beta, bias, types.intp, types.intp, types.intp)
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            here = block(context, builder, sig.args[0].dtype, n_vectors, args[4], None if whole else args[5])
+            state, leaks, biases = (data_of(context, builder, sig.args[i], args[i]) for i in range(3))
+            factors = [Lanes(builder, here.load(leaks, j)) for j in range(n_vectors)]
+            kept = [cgutils.alloca_once_value(builder, here.load(state, j)) for j in range(n_vectors)]
+
+            def decay() -> None:
+                for factor, at in zip(factors, kept, strict=True):
+                    v_ = Lanes(builder, builder.load(at))
+                    builder.store(rules.product(factor, v_).value, at)  # type: ignore[arg-type, attr-defined]
+
+            left = cgutils.alloca_once_value(builder, args[3])
+            head, body, done = (builder.function.append_basic_block(name) for name in ("head", "body", "done"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            wanted = builder.load(left)
+            builder.cbranch(builder.icmp_signed(">", wanted, const(CHECKED)), body, done)
+            builder.position_at_end(body)
+            with cgutils.for_range_slice(builder, const(1), const(CHECKED), const(1)):
+                decay()
+            old = [builder.load(at) for at in kept]
+            decay()
+            moved = [_differ(here, x, builder.load(at)) for x, at in zip(old, kept, strict=True)]
+            rest_of = builder.sub(wanted, const(CHECKED))
+            builder.store(builder.select(some(builder, moved), rest_of, const(0)), left)
+            builder.branch(head)
+            builder.position_at_end(done)
+            with cgutils.for_range_slice(builder, const(0), builder.load(left), const(1)):
+                decay()
+            for j, at in enumerate(kept):  # a current of 0 can change the sign of a 0: once is as good as each time
+                after = Lanes(builder, builder.load(at)) + Lanes(builder, here.load(biases, j))
+                here.store(after.value, state, j)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    made: Callable[..., None] = wait
+    return made
+
+
+def _differ(here: Block, x: Any, y: Any) -> Any:
+    """Return in which lanes two vectors differ by a bit: NaN stays NaN."""
+    words = here.vector(ir.IntType(8 * here.size))
+    return here.builder.icmp_unsigned("!=", *(here.builder.bitcast(vector, words) for vector in (x, y)))
+
+
+_SIZES = [min(n, WIDE // LINE) for n in (1, 2, 4, 8, 16)]
+step_1, step_2, step_4, step_8, step_16 = (_stepper(n, whole=False, gated=False) for n in _SIZES)
+open_1, open_2, open_4, open_8, open_16 = (_stepper(n, whole=False, gated=True) for n in _SIZES)
+wait_1, wait_2, wait_4, wait_8, wait_16 = (_waiter(n, whole=False) for n in _SIZES)
+step_wide, open_wide = (_stepper(WIDE // LINE, whole=True, gated=gated) for gated in (False, True))
+wait_wide = _waiter(WIDE // LINE, whole=True)
+
+
+@kernel(allocates=False, inline=True)
+def step_columns(
+    v: Any, neurons: Any, reset: int, arriving: Any, own: Any, low: int, high: int, places: Any, used: int
+) -> int:
+    """Do a step of the always open neurons low .. high - 1; append who fired to `places`: see `_stepper`."""
+    k, size = low, v.itemsize
+    while k + WIDE // size <= high:
+        used = step_wide(v, neurons, reset, arriving, own, k, 0, places, used)
+        k += WIDE // size
+    rest = high - k
+    if rest * size > 8 * LINE:
+        return step_16(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > 4 * LINE:
+        return step_8(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > 2 * LINE:
+        return step_4(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > LINE:
+        return step_2(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest > 0:
+        return step_1(v, neurons, reset, arriving, own, k, rest, places, used)
+    return used
+
+
+@kernel(allocates=False, inline=True)
+def step_open_columns(
+    v: Any, neurons: Any, reset: int, arriving: Any, own: Any, low: int, high: int, places: Any, used: int
+) -> int:
+    """As `step_columns`, of those that are open."""
+    k, size = low, v.itemsize
+    while k + WIDE // size <= high:
+        used = open_wide(v, neurons, reset, arriving, own, k, 0, places, used)
+        k += WIDE // size
+    rest = high - k
+    if rest * size > 8 * LINE:
+        return open_16(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > 4 * LINE:
+        return open_8(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > 2 * LINE:
+        return open_4(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest * size > LINE:
+        return open_2(v, neurons, reset, arriving, own, k, rest, places, used)
+    if rest > 0:
+        return open_1(v, neurons, reset, arriving, own, k, rest, places, used)
+    return used
+
+
+@kernel(allocates=False, inline=True)
+def wait_columns(v: Any, beta: Any, bias: Any, n_steps: int) -> None:
+    """Do `n_steps` steps in which nothing arrives and nobody fires; `bias` is 0."""
+    k, n, size = 0, v.shape[0], v.itemsize
+    while k + WIDE // size <= n:
+        wait_wide(v, beta, bias, n_steps, k, 0)
+        k += WIDE // size
+    rest = n - k
+    if rest * size > 8 * LINE:
+        wait_16(v, beta, bias, n_steps, k, rest)
+    elif rest * size > 4 * LINE:
+        wait_8(v, beta, bias, n_steps, k, rest)
+    elif rest * size > 2 * LINE:
+        wait_4(v, beta, bias, n_steps, k, rest)
+    elif rest * size > LINE:
+        wait_2(v, beta, bias, n_steps, k, rest)
+    elif rest > 0:
+        wait_1(v, beta, bias, n_steps, k, rest)

@@ -1,0 +1,117 @@
+"""Simulation of LIF neurons, always open or by one table: whole steps in registers, silent ones in runs.
+
+Where neither events nor own spikes arrive, and nobody stands above a threshold, a membrane that leaks towards 0 cannot
+fire: nothing is gathered and nothing compared, and k such steps are k multiplications.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu import steps
+from suspike_kernels.cpu.compress import AHEAD
+from suspike_kernels.cpu.fused import step_columns, step_open_columns, wait_columns
+from suspike_kernels.cpu.lists import room
+from suspike_kernels.cpu.loops import columns
+from suspike_kernels.reference import Layer
+
+
+def serves(layer: Layer) -> bool:
+    """Say whether `run_samples` can run a layer, if nothing but its spikes and its membrane is wanted."""
+    shared = layer.gate.kind == 0 or (layer.gate.kind == 1 and len(layer.gate.open) == 1)
+    return layer.neurons.kind == 0 and shared and not len(layer.current) and not len(layer.synapses.geometry)
+
+
+def rests(layer: Layer) -> bool:
+    """Say whether neurons below their threshold stay there for as long as nothing arrives."""
+    beta, threshold = layer.neurons.beta, layer.neurons.threshold
+    return bool(((beta >= 0) & (beta <= 1) & (threshold > 0) & (layer.synapses.bias == 0)).all())
+
+
+@kernel()
+def run_samples(
+    layer: Any, shared: Any, resting: bool, state: Any, spk: Any, low: int, high: int, ptr: Any, out: Any
+) -> Any:
+    """Run samples low .. high - 1 and return their spikes; `ptr` [B, T + 1] gets the steps' begins among these."""
+    n_steps, n = ptr.shape[1] - 1, spk.shape[1]
+    places, used, before = np.empty(0, np.int32), 0, np.empty(n + AHEAD, np.int32)
+    for b in range(low, high):
+        places = room(places, used, n_steps * n + AHEAD, (b - low) / (high - low))
+        used = _run_sample(b, layer, shared, resting, state, spk, ptr, out, places, used, before)
+    return places[:used]
+
+
+@kernel(allocates=False)
+def _run_sample(
+    b: int, layer: Any, shared: Any, resting: bool, state: Any, spk: Any, ptr: Any, out: Any, places: Any, used: int,
+    before: Any,
+) -> int:  # fmt: skip
+    """Run sample b, append its spikes to `places`, and return how many there are then."""
+    beta, threshold, reset = layer.neurons.beta, layer.neurons.threshold, layer.neurons.reset
+    weight, recurrent, bias, _ = layer.synapses
+    idx, v, fed, gated = layer.events.idx, state[0, b], recurrent.shape[0] > 0, shared.ptr.shape[0] > 0
+    n_steps, n, t = steps.n_steps_of(layer, b), spk.shape[1], 0
+    last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)
+    calm = False
+    ptr[b, 0] = used
+    while t < n_steps:
+        low, high, until = layer.events.ptr[b, t], layer.events.ptr[b, t + 1], t + 1
+        silent = resting and low == high and not (fed and first < end)
+        calm = calm or (silent and not _any_above(v, threshold))
+        begin = used
+        if silent and calm:
+            while until < n_steps and out.shape[0] == 0 and layer.events.ptr[b, until + 1] == low:
+                until += 1
+            if gated:
+                _decay_open(shared, beta, bias, v, t, until)
+            else:
+                wait_columns(v, beta, bias, until - t)
+        else:
+            arriving, own = (weight, idx, low, high), (recurrent, last, first, end if fed else first)
+            if gated:
+                neurons = (beta, threshold, bias, shared.open[t])
+                for s in range(shared.ptr[t], shared.ptr[t + 1]):
+                    used = step_open_columns(
+                        v, neurons, reset, arriving, own, shared.low[s], shared.high[s], places, used
+                    )
+            else:
+                used = step_columns(v, (beta, threshold, bias, before), reset, arriving, own, 0, n, places, used)
+            calm = calm and (reset == 0 or begin == used)
+        last, first, end = places, begin, used
+        ptr[b, t + 1] = used
+        for now in range(t + 1, until):
+            ptr[b, now + 1] = used
+        if out.shape[0]:
+            for k in columns(0, n):
+                out[t, b, k] = v[k]
+        t = until
+    for now in range(n_steps, ptr.shape[1] - 1):
+        ptr[b, now + 1] = used
+    for now in range(n_steps, out.shape[0]):
+        for k in columns(0, n):
+            out[now, b, k] = v[k]
+    if n_steps:
+        for k in range(n):
+            spk[b, k] = spk.dtype.type(0)
+        for e in range(first, end):
+            spk[b, last[e]] = spk.dtype.type(1)
+    return used
+
+
+@kernel(allocates=False)
+def _any_above(v: Any, threshold: Any) -> bool:
+    some = False
+    for k in columns(0, v.shape[0]):
+        some |= v[k] > threshold[k]
+    return some
+
+
+@kernel(allocates=False)
+def _decay_open(shared: Any, beta: Any, bias: Any, v: Any, low: int, high: int) -> None:
+    """Do the silent steps low .. high - 1 of those neurons that the table opens."""
+    for t in range(low, high):
+        for s in range(shared.ptr[t], shared.ptr[t + 1]):
+            steps.advance(0, beta, beta, v, v, bias, shared.open[t], shared.low[s], shared.high[s])
