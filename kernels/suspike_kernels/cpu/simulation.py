@@ -16,13 +16,15 @@ from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.fused import step_columns, step_open_columns, wait_columns
 from suspike_kernels.cpu.lists import room
 from suspike_kernels.cpu.loops import columns
+from suspike_kernels.layout import is_sparse
 from suspike_kernels.reference import Layer
 
 
 def serves(layer: Layer) -> bool:
     """Say whether `run_samples` can run a layer, if nothing but its spikes and its membrane is wanted."""
     shared = layer.gate.kind == 0 or (layer.gate.kind == 1 and len(layer.gate.open) == 1)
-    return layer.neurons.kind == 0 and shared and not len(layer.current) and not len(layer.synapses.geometry)
+    rows = not len(layer.synapses.geometry) and not is_sparse(layer.synapses)
+    return layer.neurons.kind == 0 and shared and rows and not len(layer.current)
 
 
 def rests(layer: Layer) -> bool:
@@ -51,7 +53,7 @@ def _run_sample(
 ) -> int:  # fmt: skip
     """Run sample b, append its spikes to `places`, and return how many there are then."""
     beta, threshold, reset = layer.neurons.beta, layer.neurons.threshold, layer.neurons.reset
-    weight, recurrent, bias, _ = layer.synapses
+    weight, recurrent, bias = layer.synapses.weight, layer.synapses.recurrent, layer.synapses.bias
     idx, v, fed, gated = layer.events.idx, state[0, b], recurrent.shape[0] > 0, shared.ptr.shape[0] > 0
     n_steps, n, t = steps.n_steps_of(layer, b), spk.shape[1], 0
     last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)

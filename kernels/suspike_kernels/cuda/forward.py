@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import Events, n_gates
+from suspike_kernels.layout import Events, is_sparse, n_gates
 from suspike_kernels.reference import Layer, Run
 
 THREADS = 128
@@ -45,9 +45,11 @@ def forward(
     Raises
     ------
     ValueError
-        If `threads` is none that a block can have; if neurons hear each other and are too many for its shared memory,
-        more than 11,500 or so.
+        For fan-out lists; if `threads` is none that a block can have; if neurons hear each other and are too many for
+        its shared memory, more than 11,500 or so.
     """
+    if is_sparse(layer.synapses):
+        raise ValueError("`layer` must be of weights in rows or of a convolution, got fan-out lists.")
     if not 1 <= threads <= 1024:
         raise ValueError(f"`threads` must be from 1 to 1024, got {threads}.")
     on_host = zeros is None and isinstance(layer.state, np.ndarray)

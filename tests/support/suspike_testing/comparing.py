@@ -90,6 +90,7 @@ def assert_same_result(found: Any, wanted: Any) -> None:
     assert (found.output is None) == (wanted.output is None)
     if wanted.output is not None:
         assert_same_bits(found.output, wanted.output, "output")
+    assert len(found.spikes) == len(wanted.spikes), "spikes"
     for i, (a, b) in enumerate(zip(found.spikes, wanted.spikes, strict=True)):
         assert_same_events(a, b, f"spikes {i}")
     for a, b in zip(found.counts, wanted.counts, strict=True):
