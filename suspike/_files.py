@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +81,17 @@ def read_bytes(path: PathLike) -> bytes:
     OSError
         If there is no such file, or something else.
     """
+    with open_file(path) as file:
+        data: bytes = file.read()
+    return data
+
+
+def open_file(path: PathLike) -> BinaryIO:
+    """Open a regular file for reading; raises like `read_bytes`."""
     place = Path(path)
     if place.exists() and not place.is_file():
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    return place.read_bytes()
+    return open(place, "rb")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -78,6 +78,7 @@ def simulate_on(
     # made anew: arrays that a run here has kept for its kernels stay here
     bare = replace(graph, layers=tuple(replace(layer) for layer in graph.layers))
     network = client.scatter(bare, broadcast=True, hash=False)
+    threads = 1 if n_threads is None else n_threads
     n_running = max(sum(client.nthreads().values()), 1)
     bounds = cut(events, n_steps, n_shards=PER_THREAD * n_running)
     n_shards = len(bounds) - 1
@@ -92,7 +93,7 @@ def simulate_on(
                 part = _part(bounds[shard], bounds[shard + 1], events, state, n_steps)
                 # the warning is about data that could be elsewhere; ours is at the client
                 with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-                    future = client.submit(_run, network, part, probe, target, n_threads or 1, pure=False)
+                    future = client.submit(_run, network, part, probe, target, threads, pure=False)
                 running[future] = shard
                 finished.add(future)
             future = next(finished)
@@ -163,7 +164,7 @@ def merge(results: Sequence[Result], graph: Graph) -> Result:
     return Result(
         output,
         tuple(_merged_events(trains) for trains in zip(*(result.spikes for result in results), strict=True)),
-        tuple(_merged_counts(each, shared) for each in zip(*(result.counts for result in results), strict=True)),
+        tuple(add_counts(each, shared) for each in zip(*(result.counts for result in results), strict=True)),
         State(
             first.state.t, {key: _merged_state([r.state.layers[key] for r in results]) for key in first.state.layers}
         ),
@@ -176,7 +177,8 @@ def _merged_events(parts: Sequence[Events]) -> Events:
     return Events(offsets(counts), np.concatenate([part.idx for part in parts]), parts[0].n_units)
 
 
-def _merged_counts(parts: Sequence[Counts], shared: set[str]) -> Counts:
+def add_counts(parts: Sequence[Counts], shared: Collection[str] = ()) -> Counts:
+    """Return the counts of a layer over all parts of a run; of layers in `shared` gates were evaluated once for all."""
     added = ("samples", "steps", "events", "rows_fetched", "synops_done", "synops_skipped", "updates_done",
              "updates_skipped", "gate_evaluations", "spikes", "gate_synops")  # fmt: skip
     sums = {name: sum(getattr(part, name) for part in parts) for name in added}

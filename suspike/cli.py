@@ -1,4 +1,4 @@
-"""The command line: `suspike demo`, `verify`, `data`. What a user can mend ends in one line and exit code 2."""
+"""The command line: `suspike demo`, `simulate`, ... What a user can mend ends in one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import suspike
-from suspike import data_cli
+from suspike import data_cli, simulate_cli
 
 app = typer.Typer(
     help="Spiking networks whose neurons choose when to update.",
@@ -50,6 +50,7 @@ def verify(bundle: Annotated[Path, typer.Argument(help="A folder written by susp
     raise typer.Exit(0 if verification.ok else 1)
 
 
+app.command()(simulate_cli.simulate)
 app.add_typer(data_cli.app, name="data")
 
 

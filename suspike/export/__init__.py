@@ -14,6 +14,8 @@ from suspike.export.schedule import table_of_intervals as table_of_intervals
 from suspike.export.schedule import write_schedule as write_schedule
 from suspike.export.sonata import read_sonata as read_sonata
 from suspike.export.sonata import write_sonata as write_sonata
+from suspike.export.streaming import Stream as Stream
+from suspike.export.streaming import stream_sonata as stream_sonata
 from suspike.export.verify import Check as Check
 from suspike.export.verify import Verification as Verification
 from suspike.export.verify import verify as verify

@@ -76,6 +76,14 @@ def require_trains(trains: Mapping[str, Events]) -> int:
     return int(steps.pop())
 
 
+def input_of(populations: Iterable[str], file: str) -> str:
+    """Return which of a file's populations a network hears: "input", or the only one."""
+    names = list(populations)
+    if INPUT in names or len(names) == 1:
+        return INPUT if INPUT in names else names[0]
+    fail(file, f"of a population {INPUT!r}, or of one alone", ", ".join(names))
+
+
 def in_order(events: Events) -> Events:
     """Return the events with the units of each step in ascending order, so that equal trains are equal arrays."""
     row = np.repeat(np.arange(events.per_step().size), events.per_step().ravel())

@@ -33,6 +33,7 @@ from suspike_kernels.layout import Events
 
 FORMAT = 1
 _MAGIC = 0x0A7A
+RULE = "a SONATA spike file of suspike"
 _SORTING = {"none": 0, "by_id": 1, "by_time": 2}
 
 
@@ -70,7 +71,7 @@ def write_sonata(
         if name not in trains:
             fail("gates", f"of populations in `trains` ({', '.join(trains)})", repr(name))
         require_shape(f"gates[{name!r}]", table, (n_steps, trains[name].n_units))
-    stamps = _stamps(n_steps, require_dt(dt_ms))
+    ends = stamps(0, n_steps, require_dt(dt_ms))
 
     def fill(file: Any) -> None:
         file.attrs["magic"] = np.uint32(_MAGIC)
@@ -80,10 +81,10 @@ def write_sonata(
         own.attrs["n_units"] = np.array([events.n_units for events in trains.values()], np.int64)
         for name, events in trains.items():
             step, unit = places(name, events)
-            _write_population(file, name, stamps[step], unit)
+            _write_population(file, name, ends[step], unit)
         for name, table in gates.items():
             intervals = open_intervals(table)
-            _write_population(file, _gate(name), *_edges(intervals, _stamps(n_steps + 1, dt_ms), table.shape[1]))
+            _write_population(file, _gate(name), *_edges(intervals, stamps(0, n_steps + 1, dt_ms), table.shape[1]))
             schedule = own.create_group(f"schedule/{name}")
             schedule.attrs.update({"dt_ms": float(dt_ms), "n_steps": n_steps, "n_units": table.shape[1]})
             for column, key in zip(intervals.T, ("node_ids", "start", "stop"), strict=True):
@@ -104,51 +105,57 @@ def read_sonata(path: PathLike) -> Recording:
     """
     data = read_bytes(path)
     import_extra("h5py", extra="export")  # a missing package is no fault of the file
-    with reading(path, "a SONATA spike file of suspike"), hdf5_file(data) as file:
-        if file.attrs["magic"] != _MAGIC:
-            fail("magic", hex(_MAGIC), str(file.attrs["magic"]))
-        own = file["suspike"]
-        if own.attrs["format"] != FORMAT:
-            fail("format", str(FORMAT), str(own.attrs["format"]))
-        dt_ms, n_steps = require_dt(float(own.attrs["dt_ms"])), int(own.attrs["n_steps"])
-        names = [str(name) for name in own.attrs["populations"]]
-        gated = sorted(own.get("schedule", ()), key=names.index)
-        require_names([*names, *map(_gate, gated)], "population name")
-        if set(file["spikes"]) != {*names, *map(_gate, gated)}:
-            fail("spikes", f"of the populations {', '.join([*names, *map(_gate, gated)])}", ", ".join(file["spikes"]))
+    with reading(path, RULE), hdf5_file(data) as file:
+        own, (sizes, gated, n_steps, dt_ms) = file["suspike"], head(file)
         trains, gates = {}, {}
-        for name, n_units in zip(names, own.attrs["n_units"].tolist(), strict=True):
+        for name, n_units in sizes.items():
             times, unit = _read_population(file, name)
-            step = steps_of(times, _stamps(n_steps, dt_ms))
+            step = steps_of(times, stamps(0, n_steps, dt_ms))
             trains[name] = from_places(step, unit, n_steps=n_steps, n_units=n_units)
         for name in gated:
             n_units = trains[name].n_units
             columns = [own["schedule"][name][key][()].astype(np.int64) for key in ("node_ids", "start", "stop")]
             intervals = np.stack(columns, axis=1)
             gates[name] = table_of_intervals(intervals, n_steps=n_steps, n_units=n_units)
-            edges = _edges(intervals, _stamps(n_steps + 1, dt_ms), n_units)
+            edges = _edges(intervals, stamps(0, n_steps + 1, dt_ms), n_units)
             if not all(map(np.array_equal, edges, _read_population(file, _gate(name)))):
                 fail(f"population {_gate(name)}", "the edges of the schedule", "others")
         return Recording(trains, dt_ms, gates)
+
+
+def head(file: Any) -> tuple[dict[str, int], list[str], int, float]:
+    """Return the size of each population, those that are gated, the number of steps, and the length of one in ms."""
+    if file.attrs["magic"] != _MAGIC:
+        fail("magic", hex(_MAGIC), str(file.attrs["magic"]))
+    own = file["suspike"]
+    if own.attrs["format"] != FORMAT:
+        fail("format", str(FORMAT), str(own.attrs["format"]))
+    names = [str(name) for name in own.attrs["populations"]]
+    gated = sorted(own.get("schedule", ()), key=names.index)
+    require_names([*names, *map(_gate, gated)], "population name")
+    if set(file["spikes"]) != {*names, *map(_gate, gated)}:
+        fail("spikes", f"of the populations {', '.join([*names, *map(_gate, gated)])}", ", ".join(file["spikes"]))
+    sizes = dict(zip(names, own.attrs["n_units"].tolist(), strict=True))
+    return sizes, gated, int(own.attrs["n_steps"]), require_dt(float(own.attrs["dt_ms"]))
 
 
 def _gate(name: str) -> str:
     return f"{name}_gate"
 
 
-def _stamps(n_steps: int, dt_ms: float) -> NDArray[np.float64]:
-    """Return the time of each step [T] in ms."""
-    return np.arange(1, n_steps + 1) * np.float64(dt_ms)
+def stamps(low: int, high: int, dt_ms: float) -> NDArray[np.float64]:
+    """Return the times in ms of the steps low .. high - 1: their ends."""
+    return np.arange(low + 1, high + 1) * np.float64(dt_ms)
 
 
 def _edges(
-    intervals: NDArray[np.int64], stamps: NDArray[np.float64], n_units: int
+    intervals: NDArray[np.int64], ends: NDArray[np.float64], n_units: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return time [E] and id [E] of the gate's edges, by time and then by id; `stamps` [T + 1] has one step more."""
+    """Return time [E] and id [E] of the gate's edges, by time and then by id; `ends` [T + 1] has one step more."""
     step = np.concatenate([intervals[:, 1], intervals[:, 2]])
     edge = np.concatenate([intervals[:, 0], intervals[:, 0] + n_units])
     order = np.lexsort((edge, step))
-    return stamps[step[order]], edge[order]
+    return ends[step[order]], edge[order]
 
 
 def _write_population(file: Any, name: str, times: NDArray[np.float64], ids: NDArray[np.int64]) -> None:
@@ -160,10 +167,16 @@ def _write_population(file: Any, name: str, times: NDArray[np.float64], ids: NDA
 
 
 def _read_population(file: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    times, ids = datasets(file, name)
+    return times[()], ids[()].astype(np.int64)
+
+
+def datasets(file: Any, name: str) -> tuple[Any, Any]:
+    """Return times [E] and ids [E] of a population as they stand in the file."""
     group = file["spikes"][name]
     if group.attrs["sorting"] != _SORTING["by_time"] or group["timestamps"].attrs["units"] != "ms":
         fail(f"population {name}", "sorted by time, in ms", "another")
-    times, ids = group["timestamps"][()], group["node_ids"][()].astype(np.int64)
+    times, ids = group["timestamps"], group["node_ids"]
     if times.ndim != 1 or times.shape != ids.shape:
         fail(f"population {name}", "of one id a time", f"{ids.shape} ids and {times.shape} times")
     return times, ids

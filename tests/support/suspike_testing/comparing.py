@@ -88,6 +88,7 @@ def numeric_gradient(loss: Any, at: NDArray[np.float64], step: float = 1e-6) -> 
 def assert_same_result(found: Any, wanted: Any) -> None:
     """Two results of `simulate` are equal in every field, to the last bit."""
     assert (found.output is None) == (wanted.output is None)
+    assert (len(found.spikes), len(found.counts)) == (len(wanted.spikes), len(wanted.counts))
     if wanted.output is not None:
         assert_same_bits(found.output, wanted.output, "output")
     assert len(found.spikes) == len(wanted.spikes), "spikes"
