@@ -38,20 +38,22 @@ def forward(
         ``zeros(shape, kind)`` makes an array of zeros on the device; kind is "float" (as the state), "int64" or
         "int32". Without it, what stays on the device are numba's arrays.
     stream : int
-        Handle of the CUDA stream, 0 the default one.
+        Handle of the CUDA stream in which `zeros` works, 0 the default one.
     threads : int
         Threads of a block, at most; it changes no bit of the result.
 
     Raises
     ------
     ValueError
-        For fan-out lists; if `threads` is none that a block can have; if neurons hear each other and are too many for
-        its shared memory, more than 11,500 or so.
+        For fan-out lists; if `threads` is none that a block can have; for a stream without `zeros`; if neurons hear
+        each other and are too many for a block's shared memory, more than 11,500 or so.
     """
     if is_sparse(layer.synapses):
         raise ValueError("`layer` must be of weights in rows or of a convolution, got fan-out lists.")
     if not 1 <= threads <= 1024:
         raise ValueError(f"`threads` must be from 1 to 1024, got {threads}.")
+    if stream and zeros is None:
+        raise ValueError(f"`stream` must be 0 without `zeros`, which work in the default stream, got {stream}.")
     on_host = zeros is None and isinstance(layer.state, np.ndarray)
     make = zeros or _numba_zeros(8 * layer.state.dtype.itemsize)
     n = int(layer.synapses.bias.shape[0])
@@ -90,34 +92,37 @@ def _run(layer: Layer, run: Run, make: Callable[..., Any], trace: bool, stream: 
         8 * state.dtype.itemsize, neurons.kind, neurons.reset, gate.kind, geometry, hears and n > block,
         current.shape[0] > 0, recurrent, talks, trace, lengths.shape[0] > 0,
     )  # fmt: skip
-    words, counts = make((n_samples, events.n_steps, n_words), "int32"), make((n_samples, events.n_steps), "int64")
+    lanes, n_rows = n_samples * n, n_samples * events.n_steps
+    words, counts = make((n_rows, n_words), "int32"), make((n_rows,), "int64")
+    n_gates = int(gate.a.shape[2])
+    floats = (
+        *synapses[:3], current.reshape((current.shape[0], lanes)), neurons.beta, neurons.threshold, neurons.decay,
+        neurons.a, neurons.b, gate.open, gate.a.reshape((n_rows if n_gates else 0, n_gates)), gate.recurrent,
+        gate.kappa, gate.scale,
+    )  # fmt: skip
     given = (
-        (events.ptr, "int64"), (events.idx, "int32"),
-        *((x, "float") for x in (
-            *synapses[:3], current, neurons.beta, neurons.threshold, neurons.decay, neurons.a, neurons.b, gate.open,
-            gate.a, gate.recurrent, gate.kappa, gate.scale,
-        )),
-        (lengths, "int64"), (state, "float"), (spk, "float"),
+        (events.ptr, "int64"), (events.idx, "int32"), *((x, "float") for x in floats), (lengths, "int64"),
+        (state.reshape((state.shape[0], lanes)), "float"), (spk.reshape((lanes,)), "float"),
     )  # fmt: skip
     taken = (
-        (run.state, "float"), (run.spk, "float"), (words, "int32"), (counts, "int64"), (run.trace, "float"),
-        (run.n_open, "int64"), (run.ramp, "float"), (run.open_at, "int64"),
+        (run.state.reshape((state.shape[0], lanes)), "float"), (run.spk.reshape((lanes,)), "float"),
+        (words, "int32"), (counts, "int64"), (run.trace.reshape((run.trace.shape[0], lanes)), "float"),
+        (run.n_open.reshape((-1,)), "int64"), (run.ramp.reshape((-1,)), "float"), (run.open_at.reshape((-1,)), "int64"),
     )  # fmt: skip
     queue = _queue(stream)
     forward_kernel(build)[(n_samples, 1 if hears else -(-n // block)), block, queue, shared](
         *(_on_device(x, kind, make) for x, kind in (*given, *taken))
     )
-    n_places = n_samples * events.n_steps
-    if not n_places:
+    if not n_rows:
         return run
     write_offsets, write_units = list_kernels()
-    block = min(threads, THREADS, n_places)
+    block = min(threads, THREADS, n_rows)
     write_offsets[1, block, queue, 8 * block](counts, run.spikes.ptr)
     n_spikes = int(run.spikes.ptr[n_samples - 1, events.n_steps])
     if not n_spikes:
         return run
     spikes = run.spikes._replace(idx=make((n_spikes,), "int32"))
-    write_units[-(-n_places // block), block, queue](words, spikes.ptr, spikes.idx)
+    write_units[-(-n_rows // block), block, queue](words, spikes.ptr, spikes.idx)
     return run._replace(spikes=spikes)
 
 
@@ -147,7 +152,7 @@ def _on_device(array: Any, kind: str, make: Callable[..., Any]) -> Any:
         return array
     from numba import cuda
 
-    return cuda.to_device(array)
+    return cuda.to_device(np.ascontiguousarray(array))
 
 
 def _to_host(array: Any) -> Any:

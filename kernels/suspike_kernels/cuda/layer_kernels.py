@@ -65,13 +65,14 @@ def forward_source(build: Build) -> Any:
 
     A block has one sample, or where no neuron hears another a part of its neurons, and goes through all steps. Its
     dynamic shared memory, where neurons hear each other, are uint32: twice the bits of the neurons that fired, by turns
-    of the last step and of this one, and the units of the last step in ascending order.
+    of the last step and of this one, their two numbers, and the units of the last step in ascending order. Of the
+    arrays [.., B, N], [B, T, ..] and [B, G] the two axes are one.
     """
     bits, kind, mode, gate, geometry, several, given, recurrent, talks, trace, ends = build
     place, real = device_rules(bits)["place"], np.float32 if bits == 32 else np.float64
     add_rows = cuda.jit(device=True, inline="always")(rows_source)
     add_events = cuda.jit(device=True, inline="always")(patches_source(geometry)) if geometry else add_rows
-    hears, n_states = recurrent or talks, 2 if kind else 1
+    hears = recurrent or talks
 
     def forward(
         ptr: Any, idx: Any, weight: Any, rows: Any, bias: Any, current: Any, beta: Any, threshold: Any, decay: Any,
@@ -84,7 +85,8 @@ def forward_source(build: Build) -> Any:
         first, stride = cuda.blockIdx.y * cuda.blockDim.x + thread, cuda.blockDim.x * cuda.gridDim.y
         one, zero, half = real(1), real(0), real(0.5)
         own = sample if table.shape[0] > 1 else uint32(0)
-        size = uint32(n // (table.shape[2] if gate == 1 else activity.shape[2] if gate == 2 else n))
+        lanes, rows_before = uint64(sample) * uint64(n), uint64(sample) * uint64(n_time)
+        size = uint32(n // (table.shape[2] if gate == 1 else activity.shape[1] if gate == 2 else n))
         n_words = (n + 31) >> 5
         heard = cuda.shared.array(0, uint32)
         sums = 2 * n_words  # where the two numbers of spikes are; the last step's spikes are heard[low:high]
@@ -101,12 +103,11 @@ def forward_source(build: Build) -> Any:
             cuda.syncthreads()
         k = uint32(first)
         while k < n:
-            s = 0
-            while s < n_states:
-                after[s, sample, k] = before[s, sample, k]
-                s += 1
-            spk[sample, k] = spk_before[sample, k]
-            if hears and spk_before[sample, k] != zero:
+            lane = lanes + uint64(k)
+            after[0, lane], spk[lane] = before[0, lane], spk_before[lane]
+            if kind > 0:
+                after[1, lane] = before[1, lane]
+            if hears and spk_before[lane] != zero:
                 cuda.atomic.or_(heard, k >> 5, uint32(1) << uint32(k & 31))
                 cuda.atomic.add(heard, sums, uint32(1))
             if not several:
@@ -141,27 +142,28 @@ def forward_source(build: Build) -> Any:
                         break
                     w = uint32(w + stride)
                 cuda.syncthreads()
-            k = uint32(first)
+            row, k = rows_before + uint64(t), uint32(first)
             while k < n:
+                lane = lanes + uint64(k)
                 if several or t == 0:
-                    v, leak, theta = after[0, sample, k], beta[k], threshold[k]
+                    v, leak, theta = after[0, lane], beta[k], threshold[k]
                     g = uint32(k // size) if gate < 3 else k
                     if kind > 0:
-                        x, rho = after[1, sample, k], decay[k]
+                        x, rho = after[1, lane], decay[k]
                     if kind > 1:
                         drive, bump = a[k], b[k]
                 is_open, fired, activation = True, False, zero
                 if gate == 1:
                     is_open = table[own, t, g] != 0
                 if gate == 2:
-                    activation = activity[sample, t, g]
+                    activation = activity[row, g]
                     if talks:
                         activation = add_rows(activation, gate_rows, heard, low, high, g)
                     is_open = activation > zero
                 if is_open:  # a warp of closed neurons reads no weights
                     cur = bias[k]
                     if given:
-                        cur += current[t, sample, k]
+                        cur += current[t, lane]
                     cur = add_events(cur, weight, idx, ptr[sample, t], ptr[sample, t + 1], k)
                     if recurrent:
                         cur = add_rows(cur, rows, heard, low, high, k)
@@ -170,38 +172,41 @@ def forward_source(build: Build) -> Any:
                         is_open = activation > zero
                     _, fired, v, x = place(kind, mode, is_open, v, x, cur, leak, theta, rho, drive, bump)
                 if gate == 3 or (gate == 2 and k == g * size):
-                    ramp[sample, g] += min(max((activation / scale[g] + one) * half, zero), one)
+                    tally = lane if gate == 3 else uint64(sample) * uint64(activity.shape[1]) + uint64(g)
+                    ramp[tally] += min(max((activation / scale[g] + one) * half, zero), one)
                     if is_open:
-                        n_open[sample, g] += 1
-                        cuda.atomic.add(open_at, (sample, t), int64(size))
+                        n_open[tally] += 1
+                        cuda.atomic.add(open_at, row, int64(size))
                 if fired:
-                    cuda.atomic.or_(words, (sample, t, k >> 5), np.int32(1) << np.int32(k & 31))
-                    cuda.atomic.add(counts, (sample, t), 1)
+                    cuda.atomic.or_(words, (row, k >> 5), np.int32(1) << np.int32(k & 31))
+                    cuda.atomic.add(counts, row, 1)
                     if hears:
                         cuda.atomic.or_(heard, then + (k >> 5), uint32(1) << uint32(k & 31))
                         cuda.atomic.add(heard, sums + 1 - turn, uint32(1))
                 if trace:
-                    out[t, sample, k] = v
+                    out[t, lane] = v
                 if not several:
                     break
-                after[0, sample, k] = v
+                after[0, lane] = v
                 if kind > 0:
-                    after[1, sample, k] = x
+                    after[1, lane] = x
                 k = uint32(k + stride)
             t += 1
         k = uint32(first)
         while n_steps > 0 and k < n:
-            spk[sample, k] = real((words[sample, n_steps - 1, k >> 5] >> int64(k & 31)) & 1)
+            lane, row = lanes + uint64(k), rows_before + uint64(n_steps - 1)
+            spk[lane] = real((words[row, k >> 5] >> int64(k & 31)) & 1)
             if not several:
-                after[0, sample, k] = v
+                after[0, lane] = v
                 if kind > 0:
-                    after[1, sample, k] = x
+                    after[1, lane] = x
                 break
             k = uint32(k + stride)
         while trace and t < n_time:
             k = uint32(first)
             while k < n:
-                out[t, sample, k] = after[0, sample, k]
+                lane = lanes + uint64(k)
+                out[t, lane] = after[0, lane]
                 if not several:
                     break
                 k = uint32(k + stride)
@@ -251,18 +256,18 @@ def patches_source(geometry: Geometry) -> Any:
 
 
 def offsets_source(counts: Any, ptr: Any) -> None:
-    """Turn the number of spikes of each sample and step, int64 [B, T], into `Events.ptr`: `layout.offsets`, one block.
+    """Turn the number of spikes of each sample and step, int64 [B * T], into `Events.ptr`: `layout.offsets`, one block.
 
     Its dynamic shared memory are as many int64 as it has threads.
     """
     thread, n_threads = cuda.threadIdx.x, cuda.blockDim.x
-    n_steps, n = counts.shape[1], counts.shape[0] * counts.shape[1]
+    n_steps, n = ptr.shape[1] - 1, counts.shape[0]
     share = (n + n_threads - 1) // n_threads
     first, last = min(thread * share, n), min((thread + 1) * share, n)
     sums = cuda.shared.array(0, int64)
     total = 0
     for i in range(first, last):
-        total += counts[i // n_steps, i % n_steps]
+        total += counts[i]
     sums[thread] = total
     cuda.syncthreads()
     total = 0
@@ -272,19 +277,18 @@ def offsets_source(counts: Any, ptr: Any) -> None:
         b, t = i // n_steps, i % n_steps
         if t == 0:
             ptr[b, 0] = total
-        total += counts[b, t]
+        total += counts[i]
         ptr[b, t + 1] = total
 
 
 def units_source(words: Any, ptr: Any, idx: Any) -> None:
     """Write the units of each sample and step, given as bits, to their place in `idx`: a thread for each step."""
-    i, n_steps = cuda.grid(1), words.shape[1]
-    if i >= words.shape[0] * n_steps:
+    i, n_steps = cuda.grid(1), ptr.shape[1] - 1
+    if i >= words.shape[0]:
         return
-    b, t = i // n_steps, i % n_steps
-    e = ptr[b, t]
-    for w in range(words.shape[2]):
-        word = words[b, t, w]
+    e = ptr[i // n_steps, i % n_steps]
+    for w in range(words.shape[1]):
+        word = words[i, w]
         if word != 0:
             for j in range(32):
                 if (word >> j) & 1:
