@@ -8,7 +8,8 @@ the program with an error.
 plain           recurrent, always open
 gated           recurrent, a rhythm of four sines for each neuron, 25 % open; in Brian2 an expression of the gate's bits
 gated, grouped  no recurrence, 16 rhythms of one sine; in NEST each rhythm's neurons run over their open steps alone
-gated, shared   recurrent, one rhythm for all neurons; in NEST likewise
+gated, shared   recurrent, one rhythm for all neurons; in NEST likewise, with a step between open spells that loses the
+                recurrent spikes which meet a shut gate
 """
 
 from __future__ import annotations

@@ -53,8 +53,11 @@ class Population:
         for layer, recorder in zip(self.layers, self.recorders, strict=True):
             nest.Connect(layer, recorder)
 
-    def run(self, sample: Any, step: Any, idx: Any) -> tuple[float, float]:
-        """Run all samples with these events; return CPU and wall time in s."""
+    def run(self, sample: Any, step: Any, idx: Any, breaks: Any = ()) -> tuple[float, float]:
+        """Run all samples with these events; return CPU and wall time in s.
+
+        In `breaks`, steps of each sample without an event, membranes stay and the spikes of the step before are lost.
+        """
         self.began = nest.biological_time
         for recorder in self.recorders:
             recorder.n_events = 0
@@ -63,17 +66,26 @@ class Population:
         self.given.set([{"spike_times": times} for times in np.split(at[order], ends)])
         cpu = wall = 0.0
         for _ in range(self.n_samples):
-            self._set_v(0.0)
+            self._set_v([0.0] * len(self.layers))
+            end = nest.biological_time + self.n_steps + LATE
             began = time.process_time(), time.perf_counter()
-            nest.Simulate(float(self.n_steps + LATE))
+            for pause in breaks:
+                nest.Simulate(end - self.n_steps - LATE + pause + 1.0 - nest.biological_time)
+                kept = [layer.V_m for layer in self.layers]
+                self._lose(1)
+                self._set_v(kept)
+            nest.Simulate(end - nest.biological_time)
             cpu, wall = cpu + time.process_time() - began[0], wall + time.perf_counter() - began[1]
-            self._set_v(-1e6)
-            nest.Simulate(float(GAP))
+            self._lose(GAP)
         return cpu, wall
 
-    def _set_v(self, v: float) -> None:
-        for layer in self.layers:
-            layer.V_m = v
+    def _lose(self, n_steps: int) -> None:
+        self._set_v([-1e6] * len(self.layers))
+        nest.Simulate(float(n_steps))
+
+    def _set_v(self, v: list[Any]) -> None:
+        for layer, each in zip(self.layers, v, strict=True):
+            layer.V_m = each
 
     def fired(self) -> list[Any]:
         """Return the spikes of the last run: of each layer, [T, B, N]."""
@@ -107,7 +119,8 @@ def lowered(net: Network, threads: int) -> Built:
     """A gated network in NEST's plain neurons, by time: a rhythm's neurons live through their open steps alone.
 
     The neurons of each rhythm run by themselves, over the events of their open steps, and their spikes are dealt out to
-    these steps again; the readout is another run over them. So neurons of different rhythms cannot be connected.
+    these steps again; the readout is another run over them. So neurons of different rhythms cannot be connected, and
+    where they are among each other, a step between two open spells loses the spikes that came when the gate had shut.
     """
     rhythms, group = np.unique(net.is_open, axis=1, return_inverse=True)
     if len(net.recurrent) and rhythms.shape[1] > 1:
@@ -119,13 +132,17 @@ def lowered(net: Network, threads: int) -> Built:
         sample, at = steps_of(net)
         for g, opens in enumerate(rhythms.T > 0):
             mine, own_step = np.flatnonzero(group.ravel() == g), np.cumsum(opens) - 1
-            synapses = [Synapses(None, 0, net.weight[:, mine])]
+            synapses, breaks = [Synapses(None, 0, net.weight[:, mine])], np.zeros(0, int)
             if len(net.recurrent):
                 synapses.append(Synapses(0, 0, net.recurrent))
-            population = Population(net, [len(mine)], synapses, int(opens.sum()), threads)
+                own_step += np.cumsum(np.diff(opens, prepend=False) & ~opens)
+                breaks = own_step[np.flatnonzero(opens[:-1] & ~opens[1:])] + 1
+            length = int(own_step[opens].max()) + 1
+            population = Population(net, [len(mine)], synapses, length, threads)
             met = opens[at]
-            population.run(sample[met], own_step[at[met]], net.idx[met])
-            hidden[np.ix_(opens, np.ones(net.n_samples, bool), group.ravel() == g)] = population.fired()[0]
+            population.run(sample[met], own_step[at[met]], net.idx[met], breaks[breaks < length])
+            spikes = population.fired()[0][own_step[opens]]
+            hidden[np.ix_(opens, np.ones(net.n_samples, bool), group.ravel() == g)] = spikes
         fired_at, fired_in, who = np.nonzero(hidden)
         readout = Population(net, [n_out], [Synapses(None, 0, net.readout)], net.n_steps, threads)
         readout.run(fired_in, fired_at, who)
