@@ -8,10 +8,13 @@ this one, in float64 with the phase taken modulo 2 pi and the sum in fixed order
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.loops import columns
 
 Float64 = NDArray[np.float64]
 
@@ -50,6 +53,32 @@ def rhythm(bias: Float64, amplitude: Float64, phase: Float64, omega: Float64, *,
         a += sin[:, k, None] * (amplitude[:, k] * np.cos(phase[:, k]))
         a += cos[:, k, None] * (amplitude[:, k] * np.sin(phase[:, k]))
     return a
+
+
+def rhythm_table(
+    bias: Float64, amplitude: Float64, phase: Float64, omega: Float64, *, start: int, n_steps: int
+) -> NDArray[np.uint8]:
+    """Return where `rhythm` is above 0, uint8 [T, N], without its T x N numbers: the same operations, step by step."""
+    waves = np.stack(_waves(omega, start, n_steps))
+    parts = np.ascontiguousarray([(amplitude * f(phase)).T for f in (np.cos, np.sin)])
+    table = np.empty((n_steps, len(bias)), np.uint8)
+    _above_zero(bias, waves, parts, np.empty(len(bias)), table)
+    return table
+
+
+@kernel(allocates=False)
+def _above_zero(bias: Any, waves: Any, parts: Any, a: Any, table: Any) -> None:
+    """Set `table` [T, N] from waves [2, T, K] and each neuron's parts [2, K, N] of them; `a` [N] is scratch."""
+    for t in range(table.shape[0]):
+        row = table[t]
+        for i in columns(0, a.shape[0]):
+            a[i] = bias[i]
+        for k in range(waves.shape[2]):
+            sin, cos, by_sin, by_cos = waves[0, t, k], waves[1, t, k], parts[0, k], parts[1, k]
+            for i in columns(0, a.shape[0]):
+                a[i] = a[i] + sin * by_sin[i] + cos * by_cos[i]
+        for i in columns(0, a.shape[0]):
+            row[i] = a[i] > 0
 
 
 def rhythm_backward(

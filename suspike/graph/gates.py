@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from suspike._validate import fail, require_finite, require_shape
 from suspike_kernels.layout import FloatArray
-from suspike_kernels.rhythm import rhythm
+from suspike_kernels.rhythm import rhythm_table
 
 Float64 = NDArray[np.float64]
 
@@ -50,8 +50,7 @@ class Rhythm:
     def table(self, n_steps: int, *, start: int = 0) -> NDArray[np.uint8]:
         """Return the open steps from step `start` on: uint8 [T, N]."""
         omega = 2 * np.pi / self.period
-        a = rhythm(self.bias, self.amplitude, self.phase, omega, start=start, n_steps=n_steps)
-        return (a > 0).astype(np.uint8)
+        return rhythm_table(self.bias, self.amplitude, self.phase, omega, start=start, n_steps=n_steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suspike_testing.comparing import assert_close, assert_same_bits, numeric_gradient
 
-from suspike_kernels.rhythm import rhythm, rhythm_backward, spread
+from suspike_kernels.rhythm import rhythm, rhythm_backward, rhythm_table, spread
 
 
 def parameters(seed: int, n: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -48,6 +48,21 @@ def test_bits_do_not_depend_on_the_cut(seed: int, start: int, cut: int) -> None:
     assert_same_bits(np.concatenate([rhythm(*args, start=start + t, n_steps=1) for t in range(41)]), whole)
     one = rhythm(*(x[3:4] for x in args[:3]), args[3], start=start, n_steps=41)
     assert_same_bits(one, whole[:, 3:4])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 999), n=st.sampled_from([1, 5, 130]), k=st.sampled_from([1, 4, 0]),
+    n_steps=st.sampled_from([33, 1, 0]), start=st.sampled_from([0, 7, 100_000]),
+)  # fmt: skip
+def test_the_table_has_the_bits_of_the_rhythm(seed: int, n: int, k: int, n_steps: int, start: int) -> None:
+    bias, *swing = parameters(seed, n, k)
+    if n_steps:  # a bias that makes the first step's rhythm 0, which another order of the sum, or an FMA, would miss
+        bias = -rhythm(np.zeros(n), *swing, start=start, n_steps=1)[0]
+    found = rhythm_table(bias, *swing, start=start, n_steps=n_steps)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, rhythm(bias, *swing, start=start, n_steps=n_steps) > 0, strict=False)
+    assert found.shape == (n_steps, n)
 
 
 @pytest.mark.parametrize("start", [0, 50])

@@ -216,10 +216,13 @@ def test_spikes_that_stay_above() -> None:
 
 
 @numba.njit
-def through_step(way: int, v: Any, neurons: Any, reset: int, arriving: Any, own: Any, span: Any, places: Any) -> Any:
-    if way == 0:
-        return fused.step_columns(v, neurons, reset, arriving, own, span[0], span[1], places, 3)
-    return fused.step_open_columns(v, neurons, reset, arriving, own, span[0], span[1], places, 3)
+def through_step(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, places: Any) -> Any:
+    return fused.step_columns(v, neurons, reset, arriving, own, places, 3)
+
+
+@numba.njit
+def through_lines(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, lines: Any, high: int, places: Any) -> Any:
+    return fused.step_lines(v, neurons, reset, arriving, own, lines, 2, high, places, 3)
 
 
 @numba.njit
@@ -227,23 +230,34 @@ def through_wait(v: Any, beta: Any, bias: Any, n_steps: int) -> None:
     fused.wait_columns(v, beta, bias, n_steps)
 
 
-def check_step(dtype: str, n: int, low: int, high: int, way: int, reset: int, seed: int) -> int:
-    """Do a step of some columns of `n` neurons compiled, and with the stand-ins; return how many fired."""
+def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int) -> int:
+    """Do a step compiled, and with the stand-ins, of all neurons or of a share of lines; return how many fired."""
     rng = np.random.default_rng(seed)
     v, beta, threshold = (rng.uniform(*span, n).astype(dtype) for span in ((-1, 1), (0.5, 1), (0.2, 1)))
     bias, weight, recurrent = ((rng.integers(-64, 99, (m, n)) / 256).astype(dtype) for m in (1, 5, n))
     neurons = (beta, threshold, bias[0], (rng.random(n) < 0.6).astype(np.uint8))
     arriving = (weight, rng.integers(0, 5, 9).astype(np.int32), 2, 2 + seed % 6)
     own = (recurrent, rng.integers(0, n, 9).astype(np.int32), 1, 1 + seed % 3)
+    lanes = 64 // v.itemsize
+    chosen = np.flatnonzero(rng.random(-(-n // lanes)) < (touched or 0)).astype(np.int32) * lanes
+    lines = np.concatenate([np.zeros(2, np.int32), chosen, np.full(16, 2**30, np.int32)])  # garbage follows
     wanted, places, kept = v.copy(), np.full(n + compress.AHEAD + 4, -7, np.int32), v.copy()
-    end = through_step(way, v, neurons, reset, arriving, own, (low, high), places)
-    stood_in = places.copy()
-    with poisoned(fused):  # block by block
-        step = fused.step_open_columns if way else fused.step_columns
-        assert step(wanted, neurons, reset, arriving, own, low, high, stood_in, 3) == end
+    if touched is None:
+        end = through_step(v, neurons, reset, arriving, own, places)
+    else:
+        end = through_lines(v, neurons, reset, arriving, own, lines, 2 + len(chosen), places)
+    stood_in = np.full(n + compress.AHEAD + 4, -7, np.int32)
+    with poisoned(fused):
+        if touched is None:
+            found = fused.step_columns(wanted, neurons, reset, arriving, own, stood_in, 3)
+        else:
+            found = fused.step_lines(wanted, neurons, reset, arriving, own, lines, 2, 2 + len(chosen), stood_in, 3)
+    assert found == end
     assert_same_bits(v, wanted)
     np.testing.assert_array_equal(places[3:end], stood_in[3:end])
-    assert_same_bits(np.r_[v[:low], v[high:]], np.r_[kept[:low], kept[high:]])
+    inside = np.ones(n, bool) if touched is None else np.isin(np.arange(n) // lanes * lanes, chosen)
+    assert_same_bits(v[~inside], kept[~inside])
+    assert inside[places[3:end]].all()
     assert (places[:3] == -7).all()
     assert places[-1] == -7
     return int(end) - 3
@@ -261,13 +275,31 @@ def check_wait(dtype: str, n: int, n_steps: int) -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.data())
-def test_steps_of_any_columns(data: Any) -> None:
-    n = data.draw(st.sampled_from([1, 16, 20, 63, 100, 128, 200, 256, 300, 530]))
-    low = data.draw(st.sampled_from([0, 0, *range(0, n, 16)]))
-    high = data.draw(st.sampled_from([n, n, *range(low, n)]))
-    way, reset = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 2))
-    check_step(data.draw(st.sampled_from(DTYPES)), n, low, high, way, reset, data.draw(st.integers(0, 99)))
-    check_wait(data.draw(st.sampled_from(DTYPES)), n, data.draw(st.integers(0, 140)))
+def test_steps_of_any_width(data: Any) -> None:
+    n = data.draw(st.sampled_from([1, 16, 20, 63, 100, 128, 200, 256, 272, 300, 530]))
+    touched = data.draw(st.sampled_from([None, 1.0, 0.5, 0.2, 0.0]))
+    dtype, reset = data.draw(st.sampled_from(DTYPES)), data.draw(st.integers(0, 2))
+    check_step(dtype, n, touched, reset, data.draw(st.integers(0, 99)))
+    check_wait(dtype, n, data.draw(st.integers(0, 140)))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    n_steps=st.sampled_from([3, 1, 0]), n_units=st.sampled_from([1, 8, 16, 17, 40, 144]), dtype=st.sampled_from(DTYPES),
+    density=st.sampled_from([0.05, 0.0, 1.0]), group=st.sampled_from([1, 0]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_touched_lines(n_steps: int, n_units: int, dtype: str, density: float, group: int, seed: int) -> None:
+    group = group or n_units
+    case = make_case(
+        n_steps=n_steps, n_units=n_units, group=group, opened=density, dtype=dtype, seed=seed, recurrent=False
+    )  # fmt: skip
+    table, lanes = simulation.table_of(case.layer), 64 // np.dtype(dtype).itemsize
+    is_open = np.repeat(case.layer.gate.open[0], group, axis=1)
+    np.testing.assert_array_equal(table.open, is_open)
+    for t in range(n_steps):
+        wanted = [low for low in range(0, n_units, lanes) if is_open[t, low : low + lanes].any()]
+        assert table.lines[table.ptr[t] : table.ptr[t + 1]].tolist() == wanted
+    assert len(table.lines) >= table.ptr[-1] + 16
 
 
 @pytest.mark.slow
@@ -283,9 +315,9 @@ def test_steps_on_other_processors(kind: str, tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     n_fired = 0
-    for n_columns, first in ((530, 0), (90, 16), (15, 0), (33, 0)):
-        for gated in range(2):
-            n_fired += sum(check_step("float32", n_columns, first, n_columns, gated, mode, mode) for mode in range(3))
+    for n_columns in (530, 90, 15, 33):
+        for share in (None, 0.7, 1.0):
+            n_fired += sum(check_step("float32", n_columns, share, mode, mode) for mode in range(3))
         check_wait("float32", n_columns, 130)
     assert n_fired > 300, n_fired
     sys.stdout.write(str(compress.COMPRESSES))

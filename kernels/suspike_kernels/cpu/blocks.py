@@ -1,7 +1,7 @@
 """Blocks of columns in registers, for what is written in the compiler's own language: a whole step of a layer.
 
-A block is a run of vectors of a cache line each. The last lanes of a layer's last block may lie outside of it: they are
-neither read nor written.
+A block is some vectors of a cache line each: neighbours, or lines of a list. Lanes outside of the layer, and vectors
+outside of the list, are neither read nor written.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ class Block(NamedTuple):
     builder
     scalar, size
         Type of a float, and its bytes.
-    n_vectors : int
-    column
-        The first.
+    columns
+        The first of each vector.
     masks
         Which lanes of each vector are inside; None where all are.
     """
@@ -55,8 +54,7 @@ class Block(NamedTuple):
     builder: Any
     scalar: Any
     size: int
-    n_vectors: int
-    column: Any
+    columns: list[Any]
     masks: list[Any] | None
 
     @property
@@ -70,7 +68,7 @@ class Block(NamedTuple):
 
     def at(self, data: Any, j: int) -> Any:
         """Return the address of vector j in an array that begins at `data`."""
-        return self.builder.gep(data, [self.builder.add(self.column, const(j * self.lanes))])
+        return self.builder.gep(data, [self.columns[j]])
 
     def load(self, data: Any, j: int, scalar: Any = None) -> Any:
         """Return vector j of an array of floats, or of `scalar`, that begins at `data`; 0 in lanes outside."""
@@ -105,7 +103,7 @@ class Block(NamedTuple):
         `compress.AHEAD` entries behind them are scratch.
         """
         builder, lanes = self.builder, self.lanes
-        first = builder.trunc(builder.add(self.column, const(j * lanes)), I32)
+        first = builder.trunc(self.columns[j], I32)
         here = builder.add(spread(builder, first, lanes), ir.Constant(self.vector(I32), list(range(lanes))))
         if COMPRESSES:
             store(builder, to_front(builder, here, mask), builder.gep(places, [used]), 4)
@@ -117,16 +115,35 @@ class Block(NamedTuple):
         return used
 
 
-def block(context: Any, builder: Any, dtype: Any, n_vectors: int, column: Any, rest: Any) -> Block:
+def neighbours(context: Any, builder: Any, dtype: Any, n_vectors: int, column: Any, rest: Any) -> Block:
     """Return a block that begins at `column` and has `rest` columns, or all if that is None."""
-    whole = Block(builder, context.get_data_type(dtype), dtype.bitwidth // 8, n_vectors, column, None)
+    lanes = LINE * 8 // dtype.bitwidth
+    columns = [builder.add(column, const(j * lanes)) for j in range(n_vectors)]
+    block = Block(builder, context.get_data_type(dtype), dtype.bitwidth // 8, columns, None)
+    return block if rest is None else block._replace(masks=_below(block, columns, builder.add(column, rest)))
+
+
+def listed(context: Any, builder: Any, dtype: Any, n_vectors: int, lines: Any, rest: Any, n: Any) -> Block:
+    """Return a block of the first `rest` lines of a list, or all if that is None, of a layer of `n` columns.
+
+    The list goes on for `n_vectors` entries whatever `rest` is.
+    """
+    columns = [builder.sext(builder.load(builder.gep(lines, [const(j)])), INT) for j in range(n_vectors)]
+    block = Block(builder, context.get_data_type(dtype), dtype.bitwidth // 8, columns, None)
     if rest is None:
-        return whole
-    n, lanes, masks = spread(builder, builder.trunc(rest, I32), whole.lanes), whole.lanes, []
-    for j in range(n_vectors):
-        here = ir.Constant(whole.vector(I32), list(range(j * lanes, (j + 1) * lanes)))
-        masks.append(builder.icmp_signed("<", here, n))
-    return whole._replace(masks=masks)
+        return block
+    ends = [builder.select(builder.icmp_signed("<", const(j), rest), n, const(0)) for j in range(n_vectors)]
+    return block._replace(masks=_below(block, columns, *ends))
+
+
+def _below(block: Block, columns: list[Any], *ends: Any) -> list[Any]:
+    """Return which lanes of each vector are below its end, or the end of all."""
+    builder, lanes, masks = block.builder, block.lanes, []
+    counted = ir.Constant(block.vector(I32), list(range(lanes)))
+    for j, column in enumerate(columns):
+        left = builder.trunc(builder.sub(ends[min(j, len(ends) - 1)], column), I32)
+        masks.append(builder.icmp_signed("<", counted, spread(builder, left, lanes)))
+    return masks
 
 
 def zeros(vector: ir.VectorType) -> ir.Constant:

@@ -51,12 +51,12 @@ def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
     """Do `forward` where spikes and membrane alone are wanted: see `simulation`."""
     shape, state, spk = layer.events.ptr.shape, layer.state.copy(), layer.spk.copy()
     n_samples, n = spk.shape
-    shared, resting = segments(layer.gate, n, near=False), simulation.rests(layer)
+    table, resting = simulation.table_of(layer), simulation.rests(layer)
     ptr = memory.empty(shape, np.int64)
     out = np.empty((shape[1] - 1 if trace else 0, n_samples, n), state.dtype)
 
     def run(low: int, high: int) -> tuple[Any, Any]:
-        return ptr[low:high], simulation.run_samples(layer, shared, resting, state, spk, low, high, ptr, out)
+        return ptr[low:high], simulation.run_samples(layer, table, resting, state, spk, low, high, ptr, out)
 
     parts = over_samples(run, n_samples, n_threads, ranges_each=4)
     before = 0

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.blocks import I8, Block, Lanes, block, some, zeros
+from suspike_kernels.cpu.blocks import I8, Block, Lanes, listed, neighbours, some, zeros
 from suspike_kernels.cpu.compress import COMPRESSES
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import check_arrays, const, data_of, row_of, width_of
@@ -38,40 +38,41 @@ def _add_rows(block: Block, totals: list[Any], matrix: Any, n_columns: Any, idx:
 
 
 def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
-    """Make ``step(v, neurons, reset, arriving, own, column, rest, places, used)`` for a block of `n_vectors` vectors.
+    """Make ``step(v, neurons, reset, arriving, own, where, places, used)`` for a block of `n_vectors` vectors.
 
-    All of its lanes are inside if it is `whole`, else the first `rest`; all are open unless it is `gated`.
+    All of its lanes are inside if it is `whole`. Always open neurons are neighbours, and `where` a column and how many
+    from there on are inside; those that are `gated` stand in lines of a list, and `where` that list of columns, the
+    entry of the first, and how many are inside.
     """
 
     @intrinsic
     def step(
-        _: Any,
-        v: Any,
-        neurons: Any,
-        reset: Any,
-        arriving: Any,
-        own: Any,
-        column: Any,
-        rest: Any,
-        places: Any,
-        used: Any,
+        _: Any, v: Any, neurons: Any, reset: Any, arriving: Any, own: Any, where: Any, places: Any, used: Any
     ) -> Any:
-        """Do a step of the columns from `column` on; append who fired to `places`, return how many it has then.
+        """Do a step of these columns; append who fired to `places`, return how many it has then.
 
         `neurons` are beta, threshold, bias and who is open (uint8); `arriving` and `own` a matrix, a list of its rows,
         and from where to where those stand in it that are added. `reset` is an index into `layout.RESETS`.
         """
-        check_arrays((v, *neurons[:3], arriving[0], own[0]), arriving[1], own[1], places)
+        lists = (arriving[1], own[1], places, *([where[0]] if gated else []))
+        check_arrays((v, *neurons[:3], arriving[0], own[0]), *lists)
         number = types.intp
         rows = [types.Tuple((kind[0], kind[1], number, number)) for kind in (arriving, own)]
-        signature = number(v, neurons, number, *rows, number, number, places, number)
+        place = types.Tuple((where[0], number, number) if gated else (number, number))
+        signature = number(v, neurons, number, *rows, place, places, number)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             def array(i: int, j: int) -> Any:
                 return data_of(context, builder, sig.args[i][j], builder.extract_value(args[i], j))
 
-            here = block(context, builder, sig.args[0].dtype, n_vectors, args[5], None if whole else args[6])
-            state, fired_at = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 7))
+            dtype, rest = sig.args[0].dtype, None if whole else builder.extract_value(args[5], 1 + gated)
+            if gated:
+                lines = builder.gep(array(5, 0), [builder.extract_value(args[5], 1)])
+                n = builder.extract_value(context.make_array(sig.args[0])(context, builder, args[0]).shape, 0)
+                here = listed(context, builder, dtype, n_vectors, lines, rest, n)
+            else:
+                here = neighbours(context, builder, dtype, n_vectors, builder.extract_value(args[5], 0), rest)
+            state, fired_at = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 6))
             leaks, edges, bias, is_open = (array(1, j) for j in range(4))
             totals = [cgutils.alloca_once_value(builder, here.load(bias, j)) for j in range(n_vectors)]
             for i in (3, 4):
@@ -90,7 +91,7 @@ def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
                     fired = builder.and_(fired, opened)
                 here.store(u.value, state, j)
                 masks.append(fired)
-            now, end = args[8], cgutils.alloca_once_value(builder, args[8])
+            now, end = args[7], cgutils.alloca_once_value(builder, args[7])
             with builder.if_then(some(builder, masks)):
                 for mode in range(3):
                     with builder.if_then(builder.icmp_signed("==", args[2], const(mode))):
@@ -125,7 +126,8 @@ def _waiter(n_vectors: int, *, whole: bool) -> Callable[..., None]:
         signature = types.void(v, beta, bias, types.intp, types.intp, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            here = block(context, builder, sig.args[0].dtype, n_vectors, args[4], None if whole else args[5])
+            rest = None if whole else args[5]
+            here = neighbours(context, builder, sig.args[0].dtype, n_vectors, args[4], rest)
             state, leaks, biases = (data_of(context, builder, sig.args[i], args[i]) for i in range(3))
             factors = [Lanes(builder, here.load(leaks, j)) for j in range(n_vectors)]
             kept = [cgutils.alloca_once_value(builder, here.load(state, j)) for j in range(n_vectors)]
@@ -179,48 +181,46 @@ wait_wide = _waiter(WIDE // LINE, whole=True)
 
 
 @kernel(allocates=False, inline=True)
-def step_columns(
-    v: Any, neurons: Any, reset: int, arriving: Any, own: Any, low: int, high: int, places: Any, used: int
-) -> int:
-    """Do a step of the always open neurons low .. high - 1; append who fired to `places`: see `_stepper`."""
-    k, size = low, v.itemsize
-    while k + WIDE // size <= high:
-        used = step_wide(v, neurons, reset, arriving, own, k, 0, places, used)
+def step_columns(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, places: Any, used: int) -> int:
+    """Do a step of always open neurons; append who fired to `places`: see `_stepper`."""
+    k, n, size = 0, v.shape[0], v.itemsize
+    while k + WIDE // size <= n:
+        used = step_wide(v, neurons, reset, arriving, own, (k, 0), places, used)
         k += WIDE // size
-    rest = high - k
+    rest = n - k
     if rest * size > 8 * LINE:
-        return step_16(v, neurons, reset, arriving, own, k, rest, places, used)
+        return step_16(v, neurons, reset, arriving, own, (k, rest), places, used)
     if rest * size > 4 * LINE:
-        return step_8(v, neurons, reset, arriving, own, k, rest, places, used)
+        return step_8(v, neurons, reset, arriving, own, (k, rest), places, used)
     if rest * size > 2 * LINE:
-        return step_4(v, neurons, reset, arriving, own, k, rest, places, used)
+        return step_4(v, neurons, reset, arriving, own, (k, rest), places, used)
     if rest * size > LINE:
-        return step_2(v, neurons, reset, arriving, own, k, rest, places, used)
+        return step_2(v, neurons, reset, arriving, own, (k, rest), places, used)
     if rest > 0:
-        return step_1(v, neurons, reset, arriving, own, k, rest, places, used)
+        return step_1(v, neurons, reset, arriving, own, (k, rest), places, used)
     return used
 
 
 @kernel(allocates=False, inline=True)
-def step_open_columns(
-    v: Any, neurons: Any, reset: int, arriving: Any, own: Any, low: int, high: int, places: Any, used: int
+def step_lines(
+    v: Any, neurons: Any, reset: int, arriving: Any, own: Any, lines: Any, low: int, high: int, places: Any, used: int
 ) -> int:
-    """As `step_columns`, of those that are open."""
-    k, size = low, v.itemsize
-    while k + WIDE // size <= high:
-        used = open_wide(v, neurons, reset, arriving, own, k, 0, places, used)
-        k += WIDE // size
-    rest = high - k
-    if rest * size > 8 * LINE:
-        return open_16(v, neurons, reset, arriving, own, k, rest, places, used)
-    if rest * size > 4 * LINE:
-        return open_8(v, neurons, reset, arriving, own, k, rest, places, used)
-    if rest * size > 2 * LINE:
-        return open_4(v, neurons, reset, arriving, own, k, rest, places, used)
-    if rest * size > LINE:
-        return open_2(v, neurons, reset, arriving, own, k, rest, places, used)
+    """As `step_columns`, of those that are open in the lines ``lines[low:high]``; `WIDE` bytes of others may follow."""
+    e, n, most = low, v.shape[0], WIDE // LINE
+    while e + most <= high and (e + most < high or n % (LINE // v.itemsize) == 0):
+        used = open_wide(v, neurons, reset, arriving, own, (lines, e, 0), places, used)
+        e += most
+    rest = high - e
+    if rest > 8:
+        return open_16(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
+    if rest > 4:
+        return open_8(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
+    if rest > 2:
+        return open_4(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
+    if rest > 1:
+        return open_2(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
     if rest > 0:
-        return open_1(v, neurons, reset, arriving, own, k, rest, places, used)
+        return open_1(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
     return used
 
 

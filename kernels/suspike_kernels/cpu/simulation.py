@@ -6,16 +6,18 @@ fire: nothing is gathered and nothing compared, and k such steps are k multiplic
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import steps
 from suspike_kernels.cpu.compress import AHEAD
-from suspike_kernels.cpu.fused import step_columns, step_open_columns, wait_columns
+from suspike_kernels.cpu.fused import WIDE, step_columns, step_lines, wait_columns
 from suspike_kernels.cpu.lists import room
 from suspike_kernels.cpu.loops import columns
+from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.layout import is_sparse
 from suspike_kernels.reference import Layer
 
@@ -33,28 +35,74 @@ def rests(layer: Layer) -> bool:
     return bool(((beta >= 0) & (beta <= 1) & (threshold > 0) & (layer.synapses.bias == 0)).all())
 
 
+class Table(NamedTuple):
+    """Who is open when, of a table that all samples share; without one, empty arrays.
+
+    Attributes
+    ----------
+    open : uint8 [T, N] or [0, 0]
+    ptr : int64 [T + 1] or [0]
+        ``lines[ptr[t] : ptr[t + 1]]`` are touched at step t.
+    lines : int32
+        First columns of the cache lines of the state in which any neuron is open, increasing; a few more follow.
+    """
+
+    open: NDArray[np.uint8]
+    ptr: NDArray[np.int64]
+    lines: NDArray[np.int32]
+
+
+def table_of(layer: Layer) -> Table:
+    """Return the table of a layer's gate."""
+    gate, n = layer.gate, len(layer.synapses.bias)
+    if gate.kind == 0:
+        return Table(gate.open[0:0].reshape(0, 0), np.zeros(0, np.int64), np.zeros(0, np.int32))
+    size = n // max(gate.open.shape[2], 1) or 1
+    is_open = np.ascontiguousarray(gate.open[0] if size == 1 else np.repeat(gate.open[0], size, axis=1))
+    width = LINE // layer.state.itemsize
+    ptr = np.zeros(len(is_open) + 1, np.int64)
+    lines = np.zeros(len(is_open) * -(-n // width) + WIDE // LINE, np.int32)
+    used = _touched(is_open, width, ptr, lines)
+    return Table(is_open, ptr, lines[: used + WIDE // LINE])
+
+
+@kernel(allocates=False)
+def _touched(is_open: Any, width: int, ptr: Any, lines: Any) -> int:
+    """Set `ptr` and `lines` of a table; return how many lines there are."""
+    used, n = 0, is_open.shape[1]
+    for t in range(is_open.shape[0]):
+        for k in range(0, n, width):
+            some = np.uint8(0)
+            for j in columns(k, min(k + width, n)):
+                some |= is_open[t, j]
+            lines[used] = k
+            used += int(some != 0)
+        ptr[t + 1] = used
+    return used
+
+
 @kernel()
 def run_samples(
-    layer: Any, shared: Any, resting: bool, state: Any, spk: Any, low: int, high: int, ptr: Any, out: Any
+    layer: Any, table: Any, resting: bool, state: Any, spk: Any, low: int, high: int, ptr: Any, out: Any
 ) -> Any:
     """Run samples low .. high - 1 and return their spikes; `ptr` [B, T + 1] gets the steps' begins among these."""
     n_steps, n = ptr.shape[1] - 1, spk.shape[1]
     places, used, before = np.empty(0, np.int32), 0, np.empty(n + AHEAD, np.int32)
     for b in range(low, high):
         places = room(places, used, n_steps * n + AHEAD, (b - low) / (high - low))
-        used = _run_sample(b, layer, shared, resting, state, spk, ptr, out, places, used, before)
+        used = _run_sample(b, layer, table, resting, state, spk, ptr, out, places, used, before)
     return places[:used]
 
 
 @kernel(allocates=False)
 def _run_sample(
-    b: int, layer: Any, shared: Any, resting: bool, state: Any, spk: Any, ptr: Any, out: Any, places: Any, used: int,
+    b: int, layer: Any, table: Any, resting: bool, state: Any, spk: Any, ptr: Any, out: Any, places: Any, used: int,
     before: Any,
 ) -> int:  # fmt: skip
     """Run sample b, append its spikes to `places`, and return how many there are then."""
     beta, threshold, reset = layer.neurons.beta, layer.neurons.threshold, layer.neurons.reset
     weight, recurrent, bias = layer.synapses.weight, layer.synapses.recurrent, layer.synapses.bias
-    idx, v, fed, gated = layer.events.idx, state[0, b], recurrent.shape[0] > 0, shared.ptr.shape[0] > 0
+    idx, v, fed, gated = layer.events.idx, state[0, b], recurrent.shape[0] > 0, table.ptr.shape[0] > 0
     n_steps, n, t = steps.n_steps_of(layer, b), spk.shape[1], 0
     last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)
     calm = False
@@ -68,19 +116,18 @@ def _run_sample(
             while until < n_steps and out.shape[0] == 0 and layer.events.ptr[b, until + 1] == low:
                 until += 1
             if gated:
-                _decay_open(shared, beta, bias, v, t, until)
+                _decay_open(table, beta, bias, v, t, until)
             else:
                 wait_columns(v, beta, bias, until - t)
         else:
             arriving, own = (weight, idx, low, high), (recurrent, last, first, end if fed else first)
             if gated:
-                neurons = (beta, threshold, bias, shared.open[t])
-                for s in range(shared.ptr[t], shared.ptr[t + 1]):
-                    used = step_open_columns(
-                        v, neurons, reset, arriving, own, shared.low[s], shared.high[s], places, used
-                    )
+                neurons = (beta, threshold, bias, table.open[t])
+                used = step_lines(
+                    v, neurons, reset, arriving, own, table.lines, table.ptr[t], table.ptr[t + 1], places, used
+                )
             else:
-                used = step_columns(v, (beta, threshold, bias, before), reset, arriving, own, 0, n, places, used)
+                used = step_columns(v, (beta, threshold, bias, before), reset, arriving, own, places, used)
             calm = calm and (reset == 0 or begin == used)
         last, first, end = places, begin, used
         ptr[b, t + 1] = used
@@ -112,8 +159,10 @@ def _any_above(v: Any, threshold: Any) -> bool:
 
 
 @kernel(allocates=False)
-def _decay_open(shared: Any, beta: Any, bias: Any, v: Any, low: int, high: int) -> None:
+def _decay_open(table: Any, beta: Any, bias: Any, v: Any, low: int, high: int) -> None:
     """Do the silent steps low .. high - 1 of those neurons that the table opens."""
+    n, width = v.shape[0], LINE // v.itemsize
     for t in range(low, high):
-        for s in range(shared.ptr[t], shared.ptr[t + 1]):
-            steps.advance(0, beta, beta, v, v, bias, shared.open[t], shared.low[s], shared.high[s])
+        for e in range(table.ptr[t], table.ptr[t + 1]):
+            first = table.lines[e]
+            steps.advance(0, beta, beta, v, v, bias, table.open[t], first, min(first + width, n))

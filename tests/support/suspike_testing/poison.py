@@ -117,22 +117,32 @@ def _lowest_bit(word: Any) -> int:
 
 def _stepper(n_vectors: int, *, gated: bool) -> Callable[..., int]:
     def step(
-        v: Any, neurons: Any, reset: int, arriving: Any, own: Any, column: int, rest: int, places: Any, used: int
-    ) -> int:
+        v: Any, neurons: Any, reset: int, arriving: Any, own: Any, where: Any, places: Any, used: int
+    ) -> int:  # fmt: skip
         beta, threshold, bias, is_open = neurons
-        here = _columns(v, n_vectors, column, rest)
-        cur = bias[here].copy()
-        for matrix, idx, low, high in (arriving, own):
-            if low < high:
-                cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
-        for j, k in enumerate(range(here.start, here.stop)):
-            opened = not gated or bool(is_open[k])
-            u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
-            fired = opened and rules.fires(u, threshold[k])
-            v[k] = rules.reset(u, threshold[k], reset) if fired else u
-            if fired:
-                places[used] = k
-                used += 1
+        if gated:
+            lines, first, rest = where
+            _check(0 <= first and first + n_vectors <= len(lines), f"lines from {first} of {len(lines)}")
+            _check(rest <= n_vectors, f"{rest} lines in {n_vectors} vectors")
+            lanes = 64 // v.itemsize
+            firsts = lines[first : first + (rest or n_vectors)]
+            _check(rest or firsts[-1] + lanes <= len(v), "lanes outside of a whole block")
+            stretches = [_columns(v, 1, low, min(lanes, len(v) - low)) for low in firsts.tolist()]
+        else:
+            stretches = [_columns(v, n_vectors, *where)]
+        for here in stretches:
+            cur = bias[here].copy()
+            for matrix, idx, low, high in (arriving, own):
+                if low < high:
+                    cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
+            for j, k in enumerate(range(here.start, here.stop)):
+                opened = not gated or bool(is_open[k])
+                u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
+                fired = opened and rules.fires(u, threshold[k])
+                v[k] = rules.reset(u, threshold[k], reset) if fired else u
+                if fired:
+                    places[used] = k
+                    used += 1
         _check(used + compress.AHEAD <= len(places), f"{used} entries and more of {len(places)}")
         places[used : used + compress.AHEAD] = Poisoned.empty(compress.AHEAD, places.dtype)
         return used
