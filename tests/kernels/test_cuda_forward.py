@@ -71,6 +71,10 @@ def test_what_no_block_can_have() -> None:
     in_simulator("check_refused")
 
 
+def test_few_samples_are_no_mistake() -> None:
+    in_simulator("check_few_blocks")
+
+
 @pytest.mark.gpu
 def test_gpu() -> None:
     from numba import cuda

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -33,6 +34,16 @@ def device_rules(bits: int) -> dict[str, Any]:
             on_device = _rounded(bits)
         made[rule.__name__] = cuda.jit(device=True, inline="always")(on_device)
     return made
+
+
+def configured(kernel: Any, grid: Any, block: int, stream: int = 0, shared: int = 0) -> Any:
+    """Return a kernel with its launch, in the CUDA stream of that handle, with `shared` bytes of dynamic shared memory.
+
+    numba warns of fewer blocks than a GPU could hold; few samples are no mistake.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grid size .* low occupancy")
+        return kernel[grid, block, cuda.external_stream(stream) if stream else 0, shared]
 
 
 def _rounded(bits: int) -> Any:

@@ -74,6 +74,7 @@ def forward(
 
 def _run(layer: Layer, run: Run, make: Callable[..., Any], trace: bool, stream: int, threads: int) -> Run:
     """Launch the kernels; the arrays of `run` are zeros on the device, and take what they return."""
+    from suspike_kernels.cuda.device import configured
     from suspike_kernels.cuda.layer_kernels import Build, forward_kernel, list_kernels
 
     events, current, synapses, neurons, gate, state, spk, lengths = layer
@@ -92,37 +93,39 @@ def _run(layer: Layer, run: Run, make: Callable[..., Any], trace: bool, stream: 
         8 * state.dtype.itemsize, neurons.kind, neurons.reset, gate.kind, geometry, hears and n > block,
         current.shape[0] > 0, recurrent, talks, trace, lengths.shape[0] > 0,
     )  # fmt: skip
-    lanes, n_rows = n_samples * n, n_samples * events.n_steps
+    lanes, n_rows, of_input = n_samples * n, n_samples * events.n_steps, int(gate.a.shape[2])
+    n_tallies, n_tallied = n_samples * int(run.n_open.shape[1]), n_rows if gate.kind > 1 else 0
+
+    def by_lane(array: Any) -> Any:
+        return array.reshape((array.shape[0], lanes))
+
     words, counts = make((n_rows, n_words), "int32"), make((n_rows,), "int64")
-    n_gates = int(gate.a.shape[2])
     floats = (
-        *synapses[:3], current.reshape((current.shape[0], lanes)), neurons.beta, neurons.threshold, neurons.decay,
-        neurons.a, neurons.b, gate.open, gate.a.reshape((n_rows if n_gates else 0, n_gates)), gate.recurrent,
-        gate.kappa, gate.scale,
+        *synapses[:3], by_lane(current), neurons.beta, neurons.threshold, neurons.decay, neurons.a, neurons.b,
+        gate.open, gate.a.reshape((n_rows if of_input else 0, of_input)), gate.recurrent, gate.kappa, gate.scale,
     )  # fmt: skip
     given = (
         (events.ptr, "int64"), (events.idx, "int32"), *((x, "float") for x in floats), (lengths, "int64"),
-        (state.reshape((state.shape[0], lanes)), "float"), (spk.reshape((lanes,)), "float"),
+        (by_lane(state), "float"), (spk.reshape((lanes,)), "float"),
     )  # fmt: skip
     taken = (
-        (run.state.reshape((state.shape[0], lanes)), "float"), (run.spk.reshape((lanes,)), "float"),
-        (words, "int32"), (counts, "int64"), (run.trace.reshape((run.trace.shape[0], lanes)), "float"),
-        (run.n_open.reshape((-1,)), "int64"), (run.ramp.reshape((-1,)), "float"), (run.open_at.reshape((-1,)), "int64"),
+        (by_lane(run.state), "float"), (run.spk.reshape((lanes,)), "float"), (words, "int32"), (counts, "int64"),
+        (by_lane(run.trace), "float"), (run.n_open.reshape((n_tallies,)), "int64"),
+        (run.ramp.reshape((n_tallies,)), "float"), (run.open_at.reshape((n_tallied,)), "int64"),
     )  # fmt: skip
-    queue = _queue(stream)
-    forward_kernel(build)[(n_samples, 1 if hears else -(-n // block)), block, queue, shared](
+    configured(forward_kernel(build), (n_samples, 1 if hears else -(-n // block)), block, stream, shared)(
         *(_on_device(x, kind, make) for x, kind in (*given, *taken))
     )
     if not n_rows:
         return run
     write_offsets, write_units = list_kernels()
     block = min(threads, THREADS, n_rows)
-    write_offsets[1, block, queue, 8 * block](counts, run.spikes.ptr)
+    configured(write_offsets, 1, block, stream, 8 * block)(counts, run.spikes.ptr)
     n_spikes = int(run.spikes.ptr[n_samples - 1, events.n_steps])
     if not n_spikes:
         return run
     spikes = run.spikes._replace(idx=make((n_spikes,), "int32"))
-    write_units[-(-n_rows // block), block, queue](words, spikes.ptr, spikes.idx)
+    configured(write_units, -(-n_rows // block), block, stream)(words, spikes.ptr, spikes.idx)
     return run._replace(spikes=spikes)
 
 
@@ -136,12 +139,6 @@ def _numba_zeros(bits: int) -> Callable[..., Any]:
         return cuda.to_device(made) if made.size else made  # without entries it has no address there
 
     return zeros
-
-
-def _queue(stream: int) -> Any:
-    from numba import cuda
-
-    return cuda.external_stream(stream) if stream else 0
 
 
 def _on_device(array: Any, kind: str, make: Callable[..., Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -182,6 +183,25 @@ def check_refused() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"^`layer` must be of spikes that fit into 49152 bytes .* 12000 neurons"):
         cuda.forward(wide)
+
+
+def check_few_blocks() -> None:
+    """What numba says of a launch with few blocks is not passed on, anything else is."""
+    from suspike_kernels.cuda.device import configured
+
+    class Kernel(NamedTuple):
+        warning: str
+
+        def __getitem__(self, launch: Any) -> Any:
+            warnings.warn(self.warning, UserWarning, stacklevel=1)
+            return launch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few = Kernel("Grid size 1 will likely result in GPU under-utilization due to low occupancy.")
+        assert configured(few, 1, 32, 0, 8) == (1, 32, 0, 8)
+        with pytest.raises(UserWarning, match="copied"):
+            configured(Kernel("Host array is copied"), 1, 32)
 
 
 def check_band(n_steps: int = 100, n_units: int = 300) -> None:
