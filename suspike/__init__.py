@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from suspike import energy as energy
     from suspike import export as export
     from suspike import inspect as inspect
+    from suspike import interop as interop
     from suspike import loader as loader
     from suspike import losses as losses
     from suspike import nn as nn
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from suspike_kernels.layout import Events as Events
 
 _MODULES = (
-    "augment", "convert", "energy", "export", "inspect", "loader", "losses", "nn", "plot", "report", "simulate",
-    "surrogate", "train",
+    "augment", "convert", "energy", "export", "inspect", "interop", "loader", "losses", "nn", "plot", "report",
+    "simulate", "surrogate", "train",
 )  # fmt: skip
 _NAMES = {
     "Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes",

@@ -153,25 +153,41 @@ def _beta(tau: NDArray[np.float64], dt: float, dtype: Any) -> NDArray[Any]:
 
 def _decode(data: bytes) -> Graph:
     """Return the network in the bytes of a NIR file."""
+    return graph_of(network_of(data))
+
+
+def network_of(data: bytes, *, type_check: bool = True) -> Any:
+    """Return the nir.NIRGraph in the bytes of a NIR file, with our node types; nir checks shapes, or nobody does."""
     nir, types = import_extra("nir", extra="export"), gated_nodes()._asdict()
     with hdf5_file(data) as file:
         content = nir.serialization.hdf2dict(file["node"])
     if content["type"] != "NIRGraph":
         fail("type", "NIRGraph", repr(content["type"]))
+
     # nir.read knows our types only once they are entered in a private list of nir, for everybody in the process, who
     # would then take gated networks unasked. So the nodes are made here, ours by us and the others by nir.
-    nodes = {
-        name: types[node["type"]].from_dict(node) if node["type"] in types else nir.dict2NIRNode(node)
-        for name, node in content["nodes"].items()
-    }
-    edges = [(a.decode(), b.decode()) for a, b in content["edges"]]
-    return _graph(nir.NIRGraph(nodes=nodes, edges=edges, metadata=content.get("metadata", {})))
+    def node_of(node: dict[str, Any]) -> Any:
+        if node["type"] in types:
+            return types[node["type"]].from_dict(node)
+        return graph(node) if node["type"] == "NIRGraph" else nir.dict2NIRNode(node)
+
+    def graph(content: dict[str, Any]) -> Any:
+        nodes = {name: node_of(node) for name, node in content["nodes"].items()}
+        edges = [(a.decode(), b.decode()) for a, b in content["edges"]]
+        return nir.NIRGraph(nodes, edges, content.get("metadata", {}), type_check=type_check)
+
+    return graph(content)
 
 
-def _graph(network: Any) -> Graph:
-    """Return the Graph of a NIRGraph made by `to_nir`."""
+def written_here(network: Any) -> bool:
+    """Return whether a nir.NIRGraph is one of `to_nir`."""
+    return "suspike_format" in network.metadata
+
+
+def graph_of(network: Any) -> Graph:
+    """Return the Graph of a nir.NIRGraph made by `to_nir`; raises ValueError for any other."""
     meta = network.metadata
-    if "suspike_format" not in meta:
+    if not written_here(network):
         fail("metadata", "that of write_nir", f"keys {sorted(meta)}")
     if int(meta["suspike_format"]) != FORMAT:
         fail("format", str(FORMAT), str(meta["suspike_format"]))

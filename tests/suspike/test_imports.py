@@ -27,6 +27,7 @@ def loaded(statement: str) -> set[str]:
         "import suspike as su; su.simulate, su.Graph, su.Events",
         "import suspike.energy",
         "import suspike.export",
+        "import suspike as su; su.interop.from_nir",
         "import suspike_kernels.cpu, suspike_kernels.reference",
     ],
 )
