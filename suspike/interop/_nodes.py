@@ -41,9 +41,20 @@ def passed(name: str, node: Any, signal: Signal) -> Signal:
 
 def array(name: str, field: str, value: Any) -> Float64:
     """Return a node's field in float64, whatever holds it (Norse hands out torch tensors)."""
-    found: Float64 = np.asarray(value).astype(np.float64)
+    given = np.asarray(value)
+    if given.dtype.kind not in "biuf":
+        fail(f"{field} of node {name!r}", "real numbers", str(given.dtype))
+    found: Float64 = given.astype(np.float64)
     require_finite(f"{field} of node {name!r}", found)
     return found
+
+
+def whole(name: str, field: str, value: Any) -> int:
+    """Return a node's field that is one whole number."""
+    found = np.asarray(value)
+    if found.size != 1 or found.dtype.kind not in "iu":
+        fail(f"{field} of node {name!r}", "a whole number", repr(value))
+    return int(found.ravel()[0])
 
 
 def spread(name: str, field: str, value: Any, shape: tuple[int, ...]) -> Float64:
@@ -75,7 +86,7 @@ def _convolved(name: str, node: Any, signal: Signal) -> Signal:
     if one_d:
         weight = weight[:, :, None]
     stride, dilation = (_pair(name, field, getattr(node, field), one_d) for field in ("stride", "dilation"))
-    kernel = _kernel(name, weight, int(node.groups), channels, dilation)
+    kernel = _kernel(name, weight, whole(name, "groups", node.groups), channels, dilation)
     size, out_channels = kernel.shape[:2], kernel.shape[3]
     if isinstance(node.padding, str) and node.padding == "same":
         if stride != (1, 1):
@@ -151,8 +162,8 @@ def _out(
 
 def _flattened(name: str, node: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     n = len(shape)
-    start, end = (int(k) + n * (k < 0) for k in (node.start_dim, node.end_dim))
+    first, last = (whole(name, field, getattr(node, field)) for field in ("start_dim", "end_dim"))
+    start, end = (k + n if k < 0 else k for k in (first, last))
     if not 0 <= start <= end < n:
-        found = f"{node.start_dim} to {node.end_dim}"
-        fail(f"axes of node {name!r}", f"among the {n} of shape {list(shape)}", found)
+        fail(f"axes of node {name!r}", f"among the {n} of shape {list(shape)}", f"{first} to {last}")
     return (*shape[:start], int(np.prod(shape[start : end + 1])), *shape[end + 1 :])

@@ -234,8 +234,11 @@ def _input(net: _Net) -> str:
 
 
 def _start(net: _Net) -> Signal:
-    shape = tuple(int(n) for n in np.ravel(next(iter(net.nodes[_input(net)].input_type.values()))))
-    return _spikes(INPUT, np.arange(int(np.prod(shape))), shape)
+    name = _input(net)
+    shape = np.asarray(net.nodes[name].input_type["input"])
+    if shape.ndim != 1 or shape.dtype.kind not in "iu" or not len(shape) or (shape < 1).any():
+        fail(f"shape of node {name!r}", "one or more sizes of at least 1", str(shape.tolist()))
+    return _spikes(INPUT, np.arange(np.prod(shape)), tuple(shape.tolist()))
 
 
 def _spikes(name: str, order: Any, shape: tuple[int, ...]) -> Signal:
@@ -274,4 +277,6 @@ def _add_linear_end(nodes: Nodes, net: _Net, known: dict[str, Signal], dtype: An
 def _dtype(nodes: Iterable[Any]) -> Any:
     """Return the float type of the weights: float32 unless some have more."""
     fields = (getattr(node, key, None) for node in nodes for key in ("weight", "scale"))
-    return np.result_type(np.float32, *(np.asarray(value).dtype for value in fields if value is not None))
+    kinds = (np.asarray(value).dtype for value in fields if value is not None)
+    found = np.result_type(np.float32, *(kind for kind in kinds if kind.kind in "biuf"))
+    return found if found == np.float32 else np.dtype(np.float64)

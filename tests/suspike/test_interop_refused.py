@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -150,6 +151,17 @@ REFUSED = {
         "axes of node 'n0'",
         r"among the 1 of shape \[6\], got 0 to 1",
     ),
+    "a shape that is none": (
+        net({**LIFS, "in": nir.Input(np.array([6.0]))}, "in>w w>a a>b"),
+        "shape of node 'in'",
+        r"one or more sizes of at least 1, got \[6\.0\]",
+    ),
+    "complex weights": (chain([6], nir.Linear(1j * np.ones((5, 6))), lif(5)), "weight of node 'n0'", "real numbers"),
+    "groups of a half": (
+        chain([1, 5, 5], conv(np.ones((1, 1, 3, 3)), groups=0.5), lif(5)),
+        "groups of node 'n0'",
+        r"a whole number, got 0\.5",
+    ),
     "an edge twice": (net(LIFS, "in>w w>a in>w"), "edges", "there once, got 'in' to 'w' twice"),
     "an edge to nowhere": (net(LIFS, "in>w w>c"), "edges", "between nodes among in, w, a, b, out, got 'c'"),
     "nested Inputs": (
@@ -183,6 +195,34 @@ def test_arguments_are_refused(tmp_path):
         (tmp_path / "n.nir").write_bytes(data)
         with pytest.raises(ValueError, match=r"`n.nir` must be a NIR file, got one that fails"):
             from_nir(tmp_path / "n.nir", dt_ms=1.0)
+
+
+ODD = ("text", np.zeros(0), np.array([b"x"]), np.inf, None, np.array([[1 + 2j]]))
+
+
+def test_an_edited_file_is_refused_or_harmless(tmp_path):
+    """Any field replaced by something else, or gone: one kind of error."""
+    network = chain([2, 4, 4], conv(np.ones((2, 2, 3, 3)), size=(4, 4)), lif((2, 2, 2)), nir.AvgPool2d(2, 2, 0),
+                    nir.Flatten(np.array([2, 1, 1]), 0), nir.Linear(np.ones((5, 2))), nir.Scale(UNEVEN), cuba(5),
+                    nir.Threshold(UNEVEN))  # fmt: skip
+    path, fields, refused = tmp_path / "n.nir", [], 0
+    nir.write(path, network)
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        file["node"].visititems(lambda key, item: fields.append(key) if isinstance(item, h5py.Dataset) else None)
+    for key in fields:
+        for odd in ODD:
+            path.write_bytes(whole)
+            with h5py.File(path, "a") as file:
+                del file["node"][key]
+                if odd is not None:
+                    file["node"][key] = odd
+            try:
+                assert from_nir(path, dt_ms=DT_MS).n_in == 32
+            except ValueError:
+                refused += 1
+    assert len(fields) > 40
+    assert refused > 0.5 * len(fields) * len(ODD)
 
 
 def test_a_matrix_too_large_is_refused(monkeypatch):
