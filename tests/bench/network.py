@@ -96,14 +96,12 @@ def draw(n: int = 256, *, n_samples: int = 16, n_steps: int = 1000, n_events: in
 
 def stretched(net: Network, by: int) -> Network:
     """Return the same events on a random one of `by` steps for each of theirs, and the leak of a `by`-th of a step."""
-    rng, parts, ptr = np.random.default_rng(2), [], np.zeros((net.n_samples, net.n_steps * by + 1), np.int64)
+    rng, ptr = np.random.default_rng(2), np.zeros((net.n_samples, net.n_steps * by + 1), np.int64)
     for b in range(net.n_samples):
         step = np.repeat(np.arange(net.n_steps), np.diff(net.ptr[b])) * by
         step += rng.integers(0, by, len(step))
-        parts.append(net.idx[slice(*net.ptr[b, [0, -1]])][np.argsort(step, kind="stable")])
         ptr[b, 1:] = np.cumsum(np.bincount(step, minlength=net.n_steps * by))
-    ptr += net.ptr[:, :1]
-    return net._replace(ptr=ptr, idx=np.concatenate(parts), beta=float(np.float32(net.beta ** (1 / by))))
+    return net._replace(ptr=ptr + net.ptr[:, :1], beta=float(np.float32(net.beta ** (1 / by))))
 
 
 def expected(net: Network) -> tuple[Fired, Fired]:

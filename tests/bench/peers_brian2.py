@@ -21,6 +21,7 @@ import brian2 as b2
 import numpy as np
 from brian2 import ms
 from network import Network, steps_of
+from sparse_network import SparseNetwork
 from work import Built
 
 FOLDER = Path("build/bench/brian2")
@@ -35,9 +36,7 @@ std::ofstream("cpu_seconds.txt") << (ended.tv_sec - began.tv_sec) + 1e-9 * (ende
 def network(net: Network, threads: int) -> Built:
     """The network; gated neurons are updated by an expression of a TimedArray, the others by their equation."""
     del threads
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    b2.set_device("cpp_standalone", directory=str(FOLDER), build_on_run=False)
-    b2.defaultclock.dt = 1 * ms
+    _start()
     length, gated = net.n_steps + GAP, len(net.is_open) > 0
     n, n_out = net.readout.shape
     names = {"tau": -1 * ms / np.log(net.beta), "theta": net.threshold, "beta": net.beta}
@@ -67,16 +66,7 @@ def network(net: Network, threads: int) -> Built:
         synapses.append(b2.Synapses(ending, group, on_pre="v_post = 0", order=1, namespace={}))
         synapses[-1].connect(i=i, j=np.arange(len(group)))
     spikes = b2.SpikeMonitor(hidden), b2.SpikeMonitor(out)
-    whole = b2.Network(given, ending, hidden, out, *synapses, *spikes)
-    whole.schedule = ["start", "groups", "synapses", "thresholds", "resets", "end"]
-    b2.device.insert_code("before_network_run", BEFORE)
-    b2.device.insert_code("after_network_run", AFTER)
-    whole.run(net.n_samples * length * ms)
-    compiled = _compile()
-
-    def once() -> tuple[float, float]:
-        b2.device.run(str(FOLDER), with_output=False, run_args=[])
-        return float((FOLDER / "cpu_seconds.txt").read_text()), float(b2.device._last_run_time)
+    compiled = _program([given, ending, hidden, out, *synapses, *spikes], net.n_samples * length)
 
     def as_ours(done: Any) -> list[Any]:
         del done
@@ -88,13 +78,52 @@ def network(net: Network, threads: int) -> Built:
             found.append(dense.reshape(net.n_samples, length, width)[:, : net.n_steps].transpose(1, 0, 2))
         return found
 
-    return Built(once, as_ours, {"version": version("brian2"), "compile_s": compiled}, lambda done: done)
+    return Built(_once, as_ours, {"version": version("brian2"), "compile_s": compiled}, lambda done: done)
 
 
-def _compile() -> float:
-    """Compile on all processors and return the time that took, in s."""
-    mine, began = os.sched_getaffinity(0), time.perf_counter()
+def sparse(net: SparseNetwork, threads: int) -> Built:
+    """A sparse network, neuron by neuron connected."""
+    del threads
+    _start()
+    names = {"tau": -1 * ms / np.log(net.beta), "theta": net.threshold}
+    neurons = b2.NeuronGroup(net.n, LEAK, threshold="v > theta", reset="v = 0", method="exact", namespace=names)
+    given = b2.SpikeGeneratorGroup(len(net.target), net.idx, net.steps * ms, sorted=True)
+    objects = [given, neurons, b2.SpikeMonitor(neurons)]
+    among = [(given, net.target, net.weight), (neurons, net.recurrent_target, net.recurrent_weight)]
+    for source, to, weight in among:
+        if not len(to):
+            continue
+        objects.append(b2.Synapses(source, neurons, "w : 1", on_pre="v_post += w", namespace={}))
+        objects[-1].connect(i=np.repeat(np.arange(len(to)), to.shape[1]), j=to.ravel())
+        objects[-1].w = weight.ravel()
+    compiled = _program(objects, net.n_steps + 1)
+
+    def as_ours(done: Any) -> list[Any]:
+        at = np.round(np.asarray(objects[2].t / ms)).astype(int) - 1
+        return [np.sort(at * net.n + np.asarray(objects[2].i))]
+
+    return Built(_once, as_ours, {"version": version("brian2"), "compile_s": compiled}, lambda done: done)
+
+
+def _start() -> None:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    b2.set_device("cpp_standalone", directory=str(FOLDER), build_on_run=False)
+    b2.defaultclock.dt = 1 * ms
+
+
+def _program(objects: list[Any], n_steps: int) -> float:
+    """Write and compile the program, on all processors, and return the time that took, in s."""
+    whole, mine, began = b2.Network(objects), os.sched_getaffinity(0), time.perf_counter()
+    whole.schedule = ["start", "groups", "synapses", "thresholds", "resets", "end"]
+    b2.device.insert_code("before_network_run", BEFORE)
+    b2.device.insert_code("after_network_run", AFTER)
+    whole.run(n_steps * ms)
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     b2.device.build(directory=str(FOLDER), compile=True, run=False, with_output=False)
     os.sched_setaffinity(0, mine)
     return time.perf_counter() - began
+
+
+def _once() -> tuple[float, float]:
+    b2.device.run(str(FOLDER), with_output=False, run_args=[])
+    return float((FOLDER / "cpu_seconds.txt").read_text()), float(b2.device._last_run_time)

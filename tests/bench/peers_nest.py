@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import nest
 import numpy as np
 from network import Network, steps_of
+from sparse_network import SparseNetwork
 from work import Built
 
 LATE, GAP = 3, 2
@@ -24,17 +25,21 @@ LATE, GAP = 3, 2
 
 
 class Synapses(NamedTuple):
-    """Weights [n_source, n_target] from what comes in (None) or the neurons of a layer to those of a layer."""
+    """Weights [n_source, n_target] from what comes in (None) or the neurons of a layer to those of a layer.
+
+    Or [n_source, fan_out], with the neuron that each one reaches in `to`.
+    """
 
     source: int | None
     target: int
     weight: Any
+    to: Any = None
 
 
 class Population:
     """Layers of neurons in NEST, and the samples that run through them."""
 
-    def __init__(self, net: Network, sizes: list[int], synapses: list[Synapses], n_steps: int, threads: int) -> None:
+    def __init__(self, net: Any, sizes: list[int], synapses: list[Synapses], n_steps: int, threads: int) -> None:
         self.n_samples, self.n_steps, self.length = net.n_samples, n_steps, n_steps + LATE + GAP
         nest.verbosity = nest.VerbosityLevel.ERROR
         nest.ResetKernel()
@@ -45,10 +50,14 @@ class Population:
         }  # fmt: skip
         self.layers = [nest.Create("iaf_psc_delta", size, params=neuron) for size in sizes]
         self.given = nest.Create("spike_train_injector", len(synapses[0].weight))
-        for source, target, weight in synapses:
-            group = self.given if source is None else self.layers[source]
-            how = {"weight": weight.T.astype(np.float64), "delay": 1.0}
-            nest.Connect(group, self.layers[target], "all_to_all", how)
+        for source, target, weight, to in synapses:
+            group, layer = self.given if source is None else self.layers[source], self.layers[target]
+            if to is None:
+                nest.Connect(group, layer, "all_to_all", {"weight": weight.T.astype(np.float64), "delay": 1.0})
+                continue
+            ends = np.repeat(np.arange(len(to)), to.shape[1]) + group[0].global_id, to.ravel() + layer[0].global_id
+            each = {"weight": weight.ravel().astype(np.float64), "delay": np.ones(weight.size)}
+            nest.Connect(*ends, "one_to_one", each)
         self.recorders = [nest.Create("spike_recorder") for _ in sizes]
         for layer, recorder in zip(self.layers, self.recorders, strict=True):
             nest.Connect(layer, recorder)
@@ -87,14 +96,22 @@ class Population:
         for layer, each in zip(self.layers, v, strict=True):
             layer.V_m = each
 
-    def fired(self) -> list[Any]:
-        """Return the spikes of the last run: of each layer, [T, B, N]."""
+    def places(self) -> list[tuple[Any, Any]]:
+        """Return steps and neurons of each layer's spikes of the last run, those behind a sample included."""
         found = []
         for late, (recorder, layer) in enumerate(zip(self.recorders, self.layers, strict=True), start=2):
             events = recorder.events
-            at = np.round(events["times"] - self.began).astype(int) - late
+            found.append(
+                (np.round(events["times"] - self.began).astype(int) - late, events["senders"] - layer[0].global_id)
+            )
+        return found
+
+    def fired(self) -> list[Any]:
+        """Return the spikes of the last run: of each layer, [T, B, N]."""
+        found = []
+        for (at, who), layer in zip(self.places(), self.layers, strict=True):
             dense = np.zeros((self.n_samples * self.length, len(layer)), bool)
-            dense[at, events["senders"] - layer[0].global_id] = True
+            dense[at, who] = True
             found.append(dense.reshape(self.n_samples, self.length, -1)[:, : self.n_steps].transpose(1, 0, 2))
         return found
 
@@ -149,3 +166,22 @@ def lowered(net: Network, threads: int) -> Built:
         return [hidden, readout.fired()[0]]
 
     return Built(step, lambda done: done, {"version": version("nest-simulator"), "rhythms": rhythms.shape[1]})
+
+
+def sparse(net: SparseNetwork, threads: int) -> Built:
+    """A sparse network, neuron by neuron connected."""
+    began = time.perf_counter()
+    synapses = [Synapses(None, 0, net.weight, net.target)]
+    if len(net.recurrent_target):
+        synapses.append(Synapses(0, 0, net.recurrent_weight, net.recurrent_target))
+    population = Population(net, [net.n], synapses, net.n_steps, threads)
+    built, steps = time.perf_counter() - began, net.steps
+
+    def as_ours(done: Any) -> list[Any]:
+        ((at, who),) = population.places()
+        return [np.sort(at[at < net.n_steps] * net.n + who[at < net.n_steps])]
+
+    def once() -> tuple[float, float]:
+        return population.run(np.zeros_like(steps), steps, net.idx)
+
+    return Built(once, as_ours, {"version": version("nest-simulator"), "build_s": built}, lambda done: done)

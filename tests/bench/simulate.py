@@ -59,7 +59,8 @@ def compared(case: str, worker: Worker, net: Network, wanted: Fired, near: Fired
     path = OUT / "fired.npz"
     worker.ask(f"result {path}")
     with np.load(path) as bits:
-        found = Fired(*(np.unpackbits(bits[key])[: w.size].reshape(w.shape) > 0 for key, w in wanted._asdict().items()))
+        parts = zip(bits.values(), wanted, strict=True)
+        found = Fired(*(np.unpackbits(part)[: w.size].reshape(w.shape) > 0 for part, w in parts))
     moved, spikes = (sum(int(x.sum()) for x in each) for each in ((found[0] ^ wanted[0], found[1] ^ wanted[1]), wanted))
     if left := unexplained(found, wanted, near):
         sys.exit(f"{case}, {worker.name}: {moved} of {spikes} spikes differ, {left} for no rounding. Nothing is timed.")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sparse_network
 from network import Network, load
 from work import Built
 from worker import serve
 
 
-def fired(built: Built, net: Network, path: str) -> dict[str, Any]:
-    """Write the spikes of a run to `path`."""
-    hidden, out = (np.asarray(spikes).astype(bool) for spikes in built.as_ours(built.step()))
-    np.savez(path, hidden=np.packbits(hidden), out=np.packbits(out))
-    return {"shape": [net.n_steps, net.n_samples], "spikes": int(hidden.sum() + out.sum())}
+def load_any(path: Path) -> Any:
+    """Read a network of either kind."""
+    with np.load(path) as found:
+        is_sparse = "target" in found
+    return sparse_network.load(path) if is_sparse else load(path)
+
+
+def fired(built: Built, net: Any, path: str) -> dict[str, Any]:
+    """Write the spikes of a run to `path`: bits of the two layers, or the places of a sparse network's."""
+    found = [np.asarray(spikes) for spikes in built.as_ours(built.step())]
+    np.savez(path, *(np.packbits(spikes > 0) for spikes in found) if isinstance(net, Network) else found)
+    return {}
 
 
 if __name__ == "__main__":
-    serve(load, fired)
+    serve(load_any, fired)
