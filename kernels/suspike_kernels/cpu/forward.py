@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, memory, rows, simulation, steps
+from suspike_kernels.cpu import gating, lazy, memory, rows, simulation, steps
 from suspike_kernels.cpu.compress import AHEAD
 from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.lists import room
@@ -21,6 +21,8 @@ from suspike_kernels.reference import NO_SURROGATE, Layer, Run, Surrogate
 def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = False, n_threads: int = 1) -> Run:
     """Run a layer: see `reference.forward`. `n_threads` share the samples and change no bit of the result."""
     events, n = layer.events, len(layer.synapses.bias)
+    if not trace and not surrogate.width and lazy.serves(layer):
+        return lazy.forward(layer, n_threads=n_threads)
     layer = rows.weights_in_lines(layer)
     if not surrogate.width and simulation.serves(layer):
         return _simulate(layer, trace, n_threads)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from suspike_kernels import rules
-from suspike_kernels.cpu import compress, fused, memory, vectors
+from suspike_kernels.cpu import compress, fused, memory, scatter, vectors
 
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
     import_module(f"suspike_kernels.cpu.{name}")
-    for name in "forward backward fused gating gradients lists patches rows scatter simulation steps".split()
+    for name in "forward backward decay fused gating gradients lazy lists patches rows scatter simulation steps".split()
 )
 """The modules of a layer's passes."""
 
@@ -184,6 +184,7 @@ STAND_INS = {
     compress.word_above: lambda x, k: _word(_above(x, k)),
     compress.word_within: lambda x, width, k: _word(_within(x, width, k)),
     compress.lowest_bit: _lowest_bit,
+    scatter.prefetch: lambda array, i: None,
     vectors.address: lambda array: array.ctypes.data,
     **{getattr(fused, f"step_{n}"): _stepper(min(n, _WIDE), gated=False) for n in _SIZES},
     **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE), gated=True) for n in _SIZES},
