@@ -11,6 +11,7 @@ from suspike.graph import DriveGate, InputGate, Layer
 from suspike.graph.neurons import kernel_arrays
 from suspike_kernels import gates, reference
 from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.cpu.ordering import renumbered
 from suspike_kernels.fanout import count_by_fanout
 from suspike_kernels.layout import (
     Events,
@@ -28,6 +29,10 @@ from suspike_kernels.layout import (
 
 class Runner(Protocol):
     """What runs a layer: a target's forward pass."""
+
+    @property
+    def sorts(self) -> bool:
+        """Say whether it leaves out closed neurons in blocks."""
 
     def __call__(self, layer: reference.Layer, *, trace: bool) -> reference.Run:
         """Run it."""
@@ -57,6 +62,37 @@ def at_rest(layer: Layer, n_samples: int) -> LayerState:
 def n_variables(layer: Layer) -> int:
     """Return the number of state variables of a layer's neurons."""
     return n_states(kernel_arrays(layer.neuron))
+
+
+class Done(NamedTuple):
+    """What a layer did: the kernel's results, the counts, and who was open, uint8 [B, T, N], where that was asked."""
+
+    run: reference.Run
+    counts: Counts
+    is_open: NDArray[np.uint8] | None
+
+
+def run_layer(
+    layer: Layer, events: Events, state: LayerState, start: int, n_steps: NDArray[np.int64], run: Runner, *, probe: bool
+) -> Done:
+    """Run a layer: see `arguments`. Its neurons may be computed in another order; what is returned is in their own."""
+    inner, order = layer.in_gate_order if run.sorts else (layer, None)
+    if order is not None:
+        state = LayerState(*(np.take(x, order, axis=-1) for x in state))
+    given = arguments(inner, events, state, start, n_steps, run)
+    done = run(given, trace=probe or not layer.neuron.fires)
+    counts = count(inner, given, done)
+    is_open = opened(given, done) if probe else None
+    if order is None:
+        return Done(done, counts, is_open)
+    place = np.argsort(order)
+    done = done._replace(
+        spikes=renumbered(done.spikes, order),
+        state=np.take(done.state, place, axis=-1),
+        spk=np.take(done.spk, place, axis=-1),
+        trace=np.take(done.trace, place, axis=-1),
+    )
+    return Done(done, counts, None if is_open is None else np.take(is_open, place, axis=-1))
 
 
 def arguments(

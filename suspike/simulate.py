@@ -145,12 +145,13 @@ def simulate(
             trains[layer.name] = editing.renumber(heard, layer.units, layer.n_units)[0]
             continue
         name, fires = layer.name, layer.neuron.fires
-        arguments = _layers.arguments(layer, heard, state.layers[name], state.t, lengths, run)
-        done = run(arguments, trace=not fires or name in wanted)
+        done, counted, is_open = _layers.run_layer(
+            layer, heard, state.layers[name], state.t, lengths, run, probe=name in wanted
+        )
         after[name] = LayerState(done.state, done.spk)
-        counts.append(_layers.count(layer, arguments, done))
-        if name in wanted:
-            probes[name] = _probe(wanted[name], arguments, done, fires)
+        counts.append(counted)
+        if is_open is not None:
+            probes[name] = _probe(wanted[name], done, is_open, fires)
         if fires:
             spikes.append(done.spikes)
             trains[name] = done.spikes
@@ -187,6 +188,10 @@ def stream(
 class _Runner(NamedTuple):
     target: str
     n_threads: int
+
+    @property
+    def sorts(self) -> bool:
+        return self.target != "reference"
 
     def __call__(self, layer: reference.Layer, *, trace: bool) -> reference.Run:
         if self.target == "reference":
@@ -241,10 +246,8 @@ def _probed(graph: Graph, probe: Mapping[str, Sequence[int]]) -> dict[str, NDArr
     return wanted
 
 
-def _probe(units: NDArray[np.int64], arguments: reference.Layer, done: reference.Run, fires: bool) -> Probe:
-    events = arguments.events
-    spk = np.zeros((events.n_steps, events.n_samples, len(units)), np.uint8)
+def _probe(units: NDArray[np.int64], done: reference.Run, is_open: NDArray[np.uint8], fires: bool) -> Probe:
+    spk = np.zeros((*done.trace.shape[:2], len(units)), np.uint8)
     if fires:
         spk = done.spikes.dense(np.uint8)[:, :, units]
-    is_open: Any = _layers.opened(arguments, done)[..., units].swapaxes(0, 1)
-    return Probe(units, done.trace[:, :, units], np.ascontiguousarray(is_open), spk)
+    return Probe(units, done.trace[:, :, units], np.ascontiguousarray(is_open[..., units].swapaxes(0, 1)), spk)

@@ -12,6 +12,7 @@ from suspike._validate import fail, require_finite, require_shape
 from suspike.graph import gates, neurons
 from suspike.graph.gates import InputGate
 from suspike.graph.neurons import Neuron
+from suspike.graph.ordering import by_gate
 from suspike.graph.sparse import Sparse
 from suspike_kernels.geometry import Geometry
 from suspike_kernels.layout import EVERYWHERE, FULL, FloatArray, IntArray, SynapseArrays, in_lines
@@ -99,6 +100,11 @@ class Layer:
             x.arrays() if isinstance(x, Sparse) else (in_lines(x), EVERYWHERE) for x in (weight, recurrent)
         )
         return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout)
+
+    @cached_property
+    def in_gate_order(self) -> tuple[Layer, IntArray | None]:
+        """The layer with neurons that open together as neighbours, and their order; itself where that helps nothing."""
+        return by_gate(self)
 
 
 def entries(weight: FloatArray | Sparse) -> FloatArray:

@@ -18,7 +18,8 @@ from suspike_testing.zoo import FIRING, N_IN, PAIRS, N, make_layer, to_grid
 import suspike as su
 from suspike import nn
 from suspike.convert import to_graph, to_nn
-from suspike.graph import Graph, Route
+from suspike.graph import LI, LIF, AdLIF, CubaLI, Graph, Layer, Rhythm, Route
+from suspike.graph.ordering import permuted
 from suspike.simulate import Result, State, simulate, stream
 
 
@@ -340,3 +341,41 @@ def test_without_a_device_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         simulate(GRAPH, EVENTS, target="cuda")
+
+
+@pytest.mark.parametrize("neuron", ["LIF", "AdLIF", "CubaLI"])
+def test_neurons_that_open_together_are_computed_as_neighbours(neuron: str) -> None:
+    rng, n = np.random.default_rng(0), 96
+    draw = lambda *shape: (rng.integers(-40, 60, shape) / 256).astype(np.float32)  # noqa: E731
+    leak, half = rng.uniform(0.5, 0.95, n).astype(np.float32), np.full(n, 0.5, np.float32)
+    gate = Rhythm(np.full(n, -0.5), np.ones((n, 1)), rng.uniform(0, 6.28, (n, 1)), np.array([17.3]))
+    made: Any = {
+        "LIF": LIF(leak, half * rng.uniform(0.5, 1, n).astype(np.float32), "subtract", gate),
+        "AdLIF": AdLIF(leak, leak[::-1].copy(), half, half, half / 8, gate=gate),
+        "CubaLI": CubaLI(leak, leak[::-1].copy(), gate),
+    }[neuron]
+    first = Layer("first", draw(7, n), draw(n) / 8, made, draw(n, n) / 8 if made.fires else None)
+    layers = [first, Layer("second", draw(n, 3), draw(3), LI(leak[:3]))] if made.fires else [first]
+    graph = Graph(tuple(layers), 1.0)
+    inner, order = graph.neurons[0].in_gate_order
+    assert order is not None
+    assert sorted(order) == list(range(n)) != order.tolist()
+    table = inner.neuron.gate.table(400).reshape(400, -1, 16).any(2).mean()  # type: ignore[union-attr]
+    assert table < 0.7 * gate.table(400).reshape(400, -1, 16).any(2).mean()
+    events = events_for(7)
+    everyone = {layer.name: range(layer.n_units) for layer in graph.neurons}
+    found, wanted = (simulate(graph, events, probe=everyone, target=target) for target in ("cpu", "reference"))
+    same(found, wanted)
+    assert not made.fires or len(found.spikes[0].idx) > 1000
+    for name in everyone:
+        for a, b in zip(found.probes[name], wanted.probes[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+        for a, b in zip(found.state.layers[name], wanted.state.layers[name], strict=True):
+            assert_same_bits(a, b)
+    check_stretches(graph, events)
+
+
+def test_what_cannot_be_put_in_another_order_is_named() -> None:
+    layer = to_graph(make("LIF", "input"), dt_ms=1.0)[0].neurons[0]
+    with pytest.raises(ValueError, match=r"`layer` must be of rows, .*, got 'dense0'"):
+        permuted(layer, np.arange(N))

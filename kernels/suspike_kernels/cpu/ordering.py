@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suspike_kernels.compiling import kernel
+from suspike_kernels.cpu.compress import lowest_bit
 from suspike_kernels.cpu.loops import columns
+from suspike_kernels.layout import Events, IntArray
 
 BLOCK = 16
 """Neurons that are skipped together: a cache line of float32."""
@@ -78,3 +80,38 @@ def _bits(word: Any) -> Any:
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+def renumbered(spikes: Events, order: IntArray) -> Events:
+    """Give the spikes of unit i the number ``order[i]``, the units of a step in ascending order.
+
+    Parameters
+    ----------
+    spikes : Events
+        No unit twice in a step.
+    order : whole numbers [N]
+        A permutation.
+    """
+    idx = np.empty_like(spikes.idx)
+    _renumber(spikes.ptr, spikes.idx, order.astype(np.int32), np.zeros(-(-len(order) // 64), np.uint64), idx)
+    return spikes._replace(idx=idx)
+
+
+@kernel(allocates=False)
+def _renumber(ptr: Any, idx: Any, order: Any, words: Any, out: Any) -> None:
+    """Mark a step's units in `words`, 64 each and all 0 before and after, and list them from the lowest on."""
+    for b in range(ptr.shape[0]):
+        for t in range(ptr.shape[1] - 1):
+            used, end = ptr[b, t], ptr[b, t + 1]
+            for e in range(used, end):
+                unit = order[idx[e]]
+                words[unit >> 6] |= np.uint64(1) << np.uint64(unit & 63)
+            k = 0
+            while used < end:
+                word = words[k]
+                words[k] = np.uint64(0)
+                while word:
+                    out[used] = k * 64 + lowest_bit(word)
+                    used += 1
+                    word &= word - np.uint64(1)
+                k += 1
