@@ -51,10 +51,12 @@ def in_simulator(function: str) -> str:
     return run_python(code, NUMBA_ENABLE_CUDASIM="1").stdout
 
 
+@pytest.mark.slow
 def test_simulator_equals_reference() -> None:
     assert int(in_simulator("check_listed")) == 2 * 15 + 2 * 6 + 3
 
 
+@pytest.mark.slow
 def test_two_stretches_equal_one() -> None:
     in_simulator("check_stretches")
 
@@ -89,6 +91,7 @@ def test_gpu() -> None:
     device_layers.check_streams()
 
 
+@pytest.mark.slow
 def test_ptx(tmp_path: Path) -> None:
     if not has_toolkit():
         pytest.skip("needs the toolkit packages: pip install suspike[cuda]")

@@ -73,6 +73,9 @@ def forward_source(build: Build) -> Any:
     add_rows = cuda.jit(device=True, inline="always")(rows_source)
     add_events = cuda.jit(device=True, inline="always")(patches_source(geometry)) if geometry else add_rows
     hears = recurrent or talks
+    # A range with a step divides at each entry, a signed index is tested for being negative, and a loop that may go on
+    # keeps addresses for it: so loops are `while`, numbers unsigned, and those over one neuron are left by `break`.
+    # Of a recurrent gated LIF layer this made 48 registers of 120.
 
     def forward(
         ptr: Any, idx: Any, weight: Any, rows: Any, bias: Any, current: Any, beta: Any, threshold: Any, decay: Any,
