@@ -136,8 +136,8 @@ def test_a_part_is_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(sizes) <= total // 9 + one
 
 
-def test_arrays_are_aligned_before_they_are_run() -> None:
-    graph = make_chain()
+def test_a_worker_runs_what_it_is_sent_with_aligned_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, lengths = make_chain(), np.array([30, 7])
     raw = np.zeros(graph.layers[0].weight.nbytes + 1, np.uint8)
     weight = raw[1:].view(np.float32).reshape(graph.layers[0].weight.shape)
     weight[...] = graph.layers[0].weight
@@ -149,11 +149,15 @@ def test_arrays_are_aligned_before_they_are_run() -> None:
     assert straight.layers[0].weight.flags.writeable
     np.testing.assert_array_equal(straight.layers[0].weight, weight)
     assert [type(layer.neuron.gate) for layer in straight.layers] == [type(x.neuron.gate) for x in graph.layers]
-    events = make_recordings(2)
+    events = make_recordings(2, lengths=lengths)
     ptr = np.zeros(events.ptr.nbytes + 1, np.uint8)[1:].view(np.int64).reshape(events.ptr.shape)
     ptr[...] = events.ptr
-    found, nothing, lengths = _scale._settled((events._replace(ptr=ptr), None, np.zeros(2, np.int64)))
+    ran: list[Any] = []
+    monkeypatch.setattr(_scale, "simulate", lambda *args, **options: ran.append((*args, options)))
+    _scale._run(crooked, (events._replace(ptr=ptr), None, lengths), {"out": [0]}, "reference", 3)
+    ((network, found, options),) = ran
+    assert network.layers[0].weight.flags.aligned
     assert found.ptr.flags.aligned
-    assert nothing is None
-    assert lengths.tolist() == [0, 0]
-    assert_same_result(simulate(graph, found), simulate(graph, events))
+    np.testing.assert_array_equal(found.ptr, events.ptr)
+    assert options.pop("n_steps").tolist() == [30, 7]
+    assert options == {"state": None, "probe": {"out": [0]}, "target": "reference", "n_threads": 3}
