@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suspike._layers import LayerState
-from suspike._validate import fail, import_extra
+from suspike._validate import fail, import_extra, message
 from suspike.graph import Graph, Periodic, Rhythm
 from suspike.simulate import Probe, Result, State, simulate
 from suspike_kernels.counting import Counts
@@ -32,7 +32,7 @@ LARGEST = 2**22
 """Events and steps that one shard may hold, where it is not a single sample."""
 
 LOSSES = 3
-"""How often a shard is sent again after all workers have died, then its error is raised."""
+"""How often a shard is sent again after all workers have died."""
 
 
 def simulate_on(
@@ -66,10 +66,8 @@ def simulate_on(
         As of `simulate`; at once, without another try.
     distributed.KilledWorker
         If worker after worker dies of the same shard.
-    concurrent.futures.CancelledError
-        If all workers have died at once time and again, or somebody else has cancelled the shards.
     OSError
-        If no worker is there, or the scheduler is gone.
+        If no worker is there, the scheduler is gone, or all workers have died at once time and again.
     """
     distributed = import_extra("distributed", extra="scale")
     dask = import_extra("dask", extra="scale")
@@ -100,10 +98,12 @@ def simulate_on(
             shard = running[future]
             try:
                 results[shard] = future.result()
-            except CancelledError:
+            except CancelledError as error:
                 lost[shard] += 1
                 if lost[shard] > LOSSES:
-                    raise
+                    cure = "Start more workers, or look into their logs for why they die."
+                    got = f"one that lost a shard {lost[shard]} times with all its workers"
+                    raise ConnectionError(message("client", "of a cluster that lives", got, cure)) from error
                 log.warning("shard %d of %d was lost with its workers and is sent again", shard, n_shards)
                 waiting.append(shard)
                 if network.status != "finished":
