@@ -79,6 +79,9 @@ def neuron(cell: Cell, order: Any, dtype: Any) -> Neuron:
 
 def _leak(name: str, node: Any, key: str, shape: tuple[int, ...], dt: float) -> Float64:
     """Return 1 - dt/tau [n]."""
+    given = np.asarray(getattr(node, key))
+    if given.dtype.kind == "f" and np.isinf(given).any():
+        fail(f"{key} of node {name!r}", "finite", "inf", "IF and I are NIR's nodes that forget nothing.")
     tau = spread(name, key, getattr(node, key), shape)
     if (tau <= 0).any():
         fail(f"{key} of node {name!r}", "above 0 s", f"{tau.min()}")

@@ -295,6 +295,21 @@ def test_a_linear_end_is_a_readout_without_memory(rng):
     assert not graph.neurons[-1].neuron.beta.any()
 
 
+def test_readouts_of_images(rng):
+    """Their output is numbered pixel by pixel, like spikes; a batch of one in the Input's shape changes nothing."""
+    first, last = conv(grid(rng, 3, 2, 3, 3)), conv(grid(rng, 4, 3, 2, 2), bias=0.1)
+    tau = DT * rng.uniform(2, 9, (4, 3, 3))
+    leaky = nir.LI(tau=tau, r=tau / DT, v_leak=rng.normal(size=(4, 3, 3)))
+    for shape in ([2, 6, 6], [1, 2, 6, 6]):
+        for ends in ([leaky], []):
+            graph = from_nir(chain(shape, first, lif((3, 4, 4)), last, *ends), dt_ms=DT_MS)
+            assert graph.neurons[-1].geometry.out_channels == 4
+            if len(shape) == 3:
+                assert_alike(chain(shape, first, lif((3, 4, 4)), last, *ends))
+                plain = graph
+        assert bits(graph) == bits(plain)
+
+
 def test_nested_graphs(rng):
     inner = net({"i": nir.Input(np.array([5])), "lif": lif(5), "rec": RECURRENT, "o": nir.Output(np.array([5]))},
                 "i>lif lif>rec rec>lif lif>o")  # fmt: skip

@@ -66,7 +66,11 @@ REFUSED = {
     ),
     "long step of a synapse": (chain([6], LINEAR, cuba(5, tau_syn=0.5)), "dt_ms", "at most tau_syn of node 'n1'"),
     "tau 0": (chain([6], LINEAR, lif(5, tau=0.0, r=1.0)), "tau of node 'n1'", r"above 0 s, got 0\.0"),
-    "tau without end": (chain([6], LINEAR, lif(5, tau=np.inf, r=1.0)), "tau of node 'n1'", "finite, got inf"),
+    "tau without end": (
+        chain([6], LINEAR, lif(5, tau=np.inf, r=1.0)),
+        "tau of node 'n1'",
+        r"finite, got inf\. IF and I are",
+    ),
     "leak behind a synapse": (
         chain([6], LINEAR, dataclasses.replace(cuba(5), v_leak=np.ones(5))),
         "v_leak of node 'n1'",
