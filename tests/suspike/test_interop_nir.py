@@ -176,6 +176,20 @@ def test_pooling_of_currents_is_one_convolution(rng):
     assert graph.neurons[0].geometry is None
 
 
+def test_a_kernel_that_reaches_over_the_edge_stays_behind_the_other(rng):
+    """Padding "same" of an even kernel lies behind the image alone."""
+    graph = assert_alike(chain([2, 6, 6], conv(grid(rng, 3, 2, 3, 3), bias=0.2),
+                               conv(grid(rng, 2, 3, 2, 2), padding="same"), lif((2, 4, 4))))  # fmt: skip
+    assert graph.neurons[0].geometry is None
+
+
+def test_pooling_of_what_is_pooled(rng):
+    """Pixels that fill no patch stay left out."""
+    graph = assert_alike(chain([2, 7, 7], nir.SumPool2d(2, 2, 0), nir.AvgPool2d(3, 3, 0), conv(grid(rng, 3, 2, 1, 1)),
+                               lif((3, 1, 1))), density=0.1)  # fmt: skip
+    assert (graph.layers[0].units < 0).sum() == 2 * 13
+
+
 def test_linear_nodes_in_a_row_are_multiplied_out(rng):
     nodes = [nir.Affine(grid(rng, 7, 6), grid(rng, 7)), nir.Scale(grid(rng, 7)), nir.Linear(grid(rng, 5, 7)),
              nir.Affine(grid(rng, 4, 5), grid(rng, 4)), nir.Scale(np.array([0.5, 1, 0.25, 1])), lif(4)]  # fmt: skip
@@ -259,6 +273,9 @@ def test_skip_connections(rng, name):
         graph = assert_alike(net(nodes, edges + "la>w lb>w w>l"))
         assert len(graph.layers) == 3
         assert set(graph.layers[-1].inputs) == {"la", "lb"}
+        scaled = nodes | {"s": nir.Scale(UNEVEN), "l": lif(5, r=8 * UNEVEN)}
+        graph = assert_alike(net(scaled, edges + "la>w lb>w w>s s>l"))
+        assert [layer.weight.shape for layer in graph.layers] == [(6, 5), (6, 5), (5, 5)]
     elif name == "through two":
         w2 = nir.Linear(grid(rng, 5, 5))
         graph = assert_alike(net(nodes | {"w2": w2}, edges + "la>w lb>w2 w2>l w>l"))
