@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import Any
 
 import numba
@@ -52,6 +54,7 @@ def suspike(net: Network, threads: int, *, batch: int) -> Built:
     if len(net.is_open):
         blocks = net.is_open.reshape(net.n_steps, -1, BLOCK).any(2)
         facts |= {"open": float(net.is_open.mean()), "touched": float(blocks.mean())}
+        facts["table_ms"] = _table_ms(graph, net.n_steps) * len(parts) / net.n_samples
     return Built(step, as_ours, facts)
 
 
@@ -96,6 +99,18 @@ def gather(net: Network, threads: int, *, dtype: str) -> Built:
         return acc
 
     return Built(step, list, {"synops": len(rows) * weight.shape[1] / net.n_samples})
+
+
+def _table_ms(graph: Graph, n_steps: int) -> float:
+    """Return the CPU time, in ms, of evaluating the hidden layer's rhythm: a part of every call."""
+    neuron, times = graph.layers[0].neuron, []
+    assert isinstance(neuron, LIF), "built with a gate"
+    assert neuron.gate is not None, "built with a gate"
+    for _ in range(5):
+        began = time.process_time()
+        neuron.gate.table(n_steps)
+        times.append(1000 * (time.process_time() - began))
+    return statistics.median(times)
 
 
 def _by_sample(done: list[list[Any]]) -> list[Any]:

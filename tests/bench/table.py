@@ -28,6 +28,7 @@ def markdown(path: Path) -> str:
         "open": lambda r: r.get("open", 1) < 1 and f"{r['open']:.3f}",
         "blocks touched": lambda r: r.get("open", 1) < 1 and f"{r['touched']:.3f}",
         "1 / blocks touched": lambda r: r.get("open", 1) < 1 and f"{1 / r['touched']:.2f}",
+        "of it the rhythm, ms": lambda r: "table_ms" in r and _ms(r["table_ms"]),
         "compiling, s": lambda r: "compile_s" in r and f"{r['compile_s']:.0f}",
         "spikes that differ": lambda r: "moved" in r and f"{r['moved']} of {r['spikes']}",
         "differs": lambda r: r.get("differs"),
