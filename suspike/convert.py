@@ -12,6 +12,7 @@ from torch import Tensor
 from suspike import graph as graphs
 from suspike._validate import fail
 from suspike.graph import INPUT, Graph, Layer, Route
+from suspike.graph.quantising import as_float
 from suspike.graph.rounding import Rounding as Rounding
 from suspike.graph.rounding import rounded
 from suspike.nn import conv, gates, layers, neurons, readouts, rhythms, stateless
@@ -66,14 +67,15 @@ def to_nn(graph: Graph) -> layers.Stack:
     """Make torch modules of a Graph, with the same numbers bit for bit.
 
     What a Graph does not hold is as by default: surrogate and gate widths, and leaks, thresholds and periods are fixed.
-    A drive gate's kappa is learned through its logarithm: it may come back off by a unit in its last place.
+    A drive gate's kappa is learned through its logarithm: it may come back off by a unit in its last place. Int8
+    weights become the floats that they stand for.
 
     Raises
     ------
     ValueError
         For a graph that is no chain of layers, or has fan-out lists: no gradient runs through those.
     """
-    before = INPUT
+    graph, before = as_float(graph), INPUT
     for node, sources in zip(graph.layers, graph.sources, strict=True):
         if isinstance(node, Route) or sources != (before,):
             got = "a Route" if isinstance(node, Route) else f"one on {', '.join(sources)}"

@@ -21,6 +21,9 @@ def plain_layers(graph: Graph) -> tuple[Layer, ...]:
             rhythms = neuron.gate is None or (isinstance(neuron, LIF) and isinstance(neuron.gate, Rhythm))
             lists = isinstance(layer.weight, Sparse) or isinstance(layer.recurrent, Sparse)
             full = layer.geometry is None and not lists
+            if layer.is_int8:
+                cure = "Write as_float(graph): it holds the same numbers."
+                fail(f"weight of layer {layer.name!r}", "of floats, to be written to a file", "int8", cure)
             if isinstance(neuron, (LIF, LI)) and rhythms and full and not _branches(before, layer):
                 continue
             kind = "a convolution" if layer.geometry is not None else f"a layer of {type(neuron).__name__} neurons"

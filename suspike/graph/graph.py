@@ -78,8 +78,8 @@ class Graph:
 
     @property
     def dtype(self) -> Any:
-        """The float type of the first layer's weights."""
-        return self.neurons[0].weight.dtype
+        """The float type of the first layer."""
+        return self.neurons[0].bias.dtype
 
 
 def _check_edge(source: str, layer: Layer | Route, sizes: dict[str, int]) -> None:

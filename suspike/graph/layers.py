@@ -15,7 +15,7 @@ from suspike.graph.neurons import Neuron
 from suspike.graph.ordering import by_gate
 from suspike.graph.sparse import Sparse
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import EVERYWHERE, FULL, FloatArray, IntArray, SynapseArrays, in_lines
+from suspike_kernels.layout import EVERYWHERE, FULL, UNSCALED, FloatArray, IntArray, SynapseArrays, in_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +26,18 @@ class Layer:
     ----------
     name : str
         Unique in the graph; it names the layer in counts, files and messages.
-    weight : float [n_in, N], or [kernel_h, kernel_w, C_in, C_out] of a convolution, or Sparse
+    weight : float or int8 [n_in, N], or [kernel_h, kernel_w, C_in, C_out] of a convolution, or Sparse
         Row ``i`` holds the weights of source ``i``.
     bias : float [N]
     neuron : Neuron
     recurrent : float [N, N] or Sparse, optional
-        Row ``i`` is what unit ``i``'s spike adds one step later.
+        Row ``i`` is what unit ``i``'s spike adds one step later. It is int8 where `weight` is.
     geometry : Geometry, optional
         Of a convolution: its units are numbered pixel by pixel, channels innermost, in and out.
     inputs : tuple of str
         The nodes whose spikes it hears, added up; the one before it, or the graph's input, where none is named.
+    scale : float
+        What an int8 weight of 1 stands for, above 0 (see `to_int8`); 1 for floats.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Layer:
     recurrent: FloatArray | Sparse | None = None
     geometry: Geometry | None = None
     inputs: tuple[str, ...] = ()
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         where, n, g = f"layer {self.name!r}", self.n_units, self.geometry
@@ -66,11 +69,24 @@ class Layer:
             if gate.recurrent is not None and not self.neuron.fires:
                 fail(f"gate.recurrent of {where}", "absent on a readout, which never fires", "an array")
         arrays |= neurons.arrays_of(self.neuron) | gates.arrays_of(gate)
+        if self.is_int8:
+            if not (np.isfinite(self.scale) and self.scale > 0):
+                fail(f"scale of {where}", "above 0", repr(self.scale))
+            kinds = {str(arrays.pop(name).dtype) for name in ("weight", "recurrent") if name in arrays}
+            if len(kinds) > 1:
+                fail(f"weights of {where}", "all int8", ", ".join(sorted(kinds)))
+        elif self.scale != 1:
+            fail(f"scale of {where}", "1 for weights that are floats", repr(self.scale))
         for name, array in arrays.items():
             require_finite(f"{name} of {where}", array)
         dtypes = {str(a.dtype) for a in arrays.values()}
         if dtypes not in ({"float32"}, {"float64"}):
             fail(f"arrays of {where}", "all float32 or all float64", ", ".join(sorted(dtypes)))
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether its weights are whole numbers of a byte, times `scale`."""
+        return bool(entries(self.weight).dtype == np.int8)
 
     @property
     def n_in(self) -> int:
@@ -99,7 +115,8 @@ class Layer:
         (rows, fanout), (own_rows, own_fanout) = (
             x.arrays() if isinstance(x, Sparse) else (in_lines(x), EVERYWHERE) for x in (weight, recurrent)
         )
-        return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout)
+        scale = np.full(1, self.scale, self.bias.dtype) if self.is_int8 else UNSCALED
+        return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout, scale)
 
     @cached_property
     def in_gate_order(self) -> tuple[Layer, IntArray | None]:

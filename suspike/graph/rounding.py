@@ -66,7 +66,9 @@ def rounded(graph: Graph, *, max_count: int) -> tuple[Graph, tuple[Rounding, ...
 
 
 def _round(layer: Layer, count: int) -> tuple[Layer, list[Rounding]]:
-    """Round a layer, and its gate where that has weights."""
+    """Round a layer, and its gate where that has weights; whole numbers are exact as they are."""
+    if layer.is_int8:
+        return layer, []
     arrays, first = _on_grid(layer.name, count, layer.weight, layer.recurrent, layer.bias)
     layer, gate = replace(layer, **arrays), layer.neuron.gate
     if not isinstance(gate, InputGate):
