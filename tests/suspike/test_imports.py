@@ -9,7 +9,7 @@ import pytest
 
 import suspike as su
 
-OPTIONAL = ("tonic", "lightning", "nir", "h5py", "matplotlib", "sklearn", "snntorch", "norse")
+OPTIONAL = ("tonic", "lightning", "nir", "h5py", "matplotlib", "sklearn", "snntorch", "norse", "distributed", "dask")
 
 
 def loaded(statement: str) -> set[str]:
@@ -28,6 +28,7 @@ def loaded(statement: str) -> set[str]:
         "import suspike.energy",
         "import suspike.export",
         "import suspike as su; su.interop.from_nir",
+        "import suspike.cli, suspike._runs, suspike._scale",
         "import suspike_kernels.cpu, suspike_kernels.reference",
     ],
 )

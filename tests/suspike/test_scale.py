@@ -83,7 +83,7 @@ def test_progress_counts_the_shards(client: Any) -> None:
 
 def big() -> tuple[Any, Any]:
     """A network and recordings that keep two workers busy for seconds."""
-    return make_chain(n=160), make_recordings(96, 1500)
+    return make_chain(n=160), make_recordings(96, 1000)
 
 
 class Killer:
