@@ -230,14 +230,18 @@ class Fanout(NamedTuple):
 EVERYWHERE = Fanout(np.zeros(0, np.int64), np.zeros(0, np.int32))
 """The targets of sources that reach every neuron."""
 
+UNSCALED = np.zeros(0, np.float32)
+"""The scale of weights that are floats."""
+
 
 class SynapseArrays(NamedTuple):
     """The synapses of a layer; a source's weights are one row, so an event gathers one row.
 
     Attributes
     ----------
-    weight : float [n_in, N], or [kernel_h * C_in, kernel_w * C_out] of a convolution, or [1, E] of a `fanout`
-    recurrent : float [N, N], or [1, E] of an `own_fanout`, or [0, N] where there is none
+    weight : float or int8 [n_in, N], or [kernel_h * C_in, kernel_w * C_out] of a convolution, or float [1, E] of a
+        `fanout`
+    recurrent : as `weight`, [N, N], or [1, E] of an `own_fanout`, or [0, N] where there is none
         Row ``i`` is what unit ``i``'s spike adds one step later.
     bias : float [N]
         Added at every step.
@@ -245,19 +249,53 @@ class SynapseArrays(NamedTuple):
         `geometry.Geometry.array`.
     fanout, own_fanout : Fanout
         Of `weight` and of `recurrent`, where a source reaches few neurons.
+    scale : float [1] of weights that are int8, or [0] of floats
+        Above 0: the current is ``scale * (sum of rows) + bias``, and the sum, of fewer than 2^17 rows a step, is exact.
+        A power of two makes it the current of the weights ``scale * weight``, bit for bit where their sums are exact.
+        Without gradients: `backward` refuses it.
     """
 
-    weight: FloatArray
-    recurrent: FloatArray
+    weight: NDArray[Any]
+    recurrent: NDArray[Any]
     bias: FloatArray
     geometry: NDArray[np.int64] = FULL
     fanout: Fanout = EVERYWHERE
     own_fanout: Fanout = EVERYWHERE
+    scale: FloatArray = UNSCALED
 
 
 def is_sparse(synapses: SynapseArrays) -> bool:
     """Say whether some of the synapses are fan-out lists: no gradient runs through those."""
     return len(synapses.fanout.ptr) + len(synapses.own_fanout.ptr) > 0
+
+
+def is_scaled(synapses: SynapseArrays) -> bool:
+    """Say whether weights are int8, whose sum has a scale.
+
+    Raises
+    ------
+    ValueError
+        If weights are int8 without a scale, or floats with one.
+    """
+    small = synapses.weight.dtype == np.int8
+    if synapses.scale.shape != (int(small),):
+        raise ValueError(
+            f"`scale` must be of shape [{int(small)}] for weights of {synapses.weight.dtype}, got shape "
+            f"{list(synapses.scale.shape)}."
+        )
+    return bool(small)
+
+
+def refuse_scaled(synapses: SynapseArrays) -> None:
+    """Refuse weights that only a forward pass can have.
+
+    Raises
+    ------
+    ValueError
+        If they are int8.
+    """
+    if is_scaled(synapses):
+        raise ValueError("`weight` must be of floats for gradients, got int8. Pass scale * weight as floats.")
 
 
 class NeuronArrays(NamedTuple):

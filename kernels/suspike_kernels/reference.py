@@ -22,9 +22,11 @@ from suspike_kernels.layout import (
     GateArrays,
     NeuronArrays,
     SynapseArrays,
+    is_scaled,
     is_sparse,
     n_gates,
     offsets,
+    refuse_scaled,
 )
 
 
@@ -230,6 +232,7 @@ def backward(grads: RunGrads, run: Run, layer: Layer, surrogate: Surrogate, sour
     """
     refuse_fanout(layer)
     events, current, synapses, neurons, gate, state, *_ = layer
+    refuse_scaled(synapses)
     n, size = len(synapses.bias), _gate_size(layer)
     width: Any = state.dtype.type(surrogate.width)  # as in `forward`: a slope of the arrays' own precision
     by = empty_grads(layer, sources)
@@ -421,11 +424,12 @@ def _replay(spikes: Events, layer: Layer, b: int) -> list[_Step]:
     return steps
 
 
-def _current(layer: Layer, b: int, t: int, last: NDArray[Any]) -> FloatArray:
+def _current(layer: Layer, b: int, t: int, last: NDArray[Any]) -> Any:
     """Sum the rows of step t's events and of the spikes `last` [N] of step t - 1, the bias and the given current."""
     events, synapses = layer.events, layer.synapses
-    cur = synapses.bias.copy()
-    if len(layer.current):
+    scaled, dtype = is_scaled(synapses), synapses.bias.dtype.type
+    cur: Any = np.zeros(len(synapses.bias), np.int64) if scaled else synapses.bias.copy()
+    if len(layer.current) and not scaled:
         cur += layer.current[t, b]
     for i in events.idx[events.ptr[b, t] : events.ptr[b, t + 1]]:
         if len(synapses.fanout.ptr):
@@ -438,7 +442,11 @@ def _current(layer: Layer, b: int, t: int, last: NDArray[Any]) -> FloatArray:
             _scatter(synapses.own_fanout, synapses.recurrent[0], int(i), cur)
         else:
             cur += synapses.recurrent[i]
-    return cur
+    if not scaled:
+        return cur
+    scale: Any = dtype(synapses.scale[0])
+    cur = rules.scaled(cur.astype(dtype), scale, synapses.bias)  # type: ignore[arg-type]
+    return cur + layer.current[t, b] if len(layer.current) else cur
 
 
 def _scatter(fanout: Fanout, weight: FloatArray, source: int, cur: FloatArray) -> None:

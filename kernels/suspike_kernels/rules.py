@@ -36,6 +36,12 @@ def product(x: float, y: float) -> float:
 
 
 @rule
+def scaled(total: float, scale: float, bias: float) -> float:
+    """Return the current ``scale * total + bias`` of a sum of weights that count in steps of `scale`."""
+    return product(scale, total) + bias
+
+
+@rule
 def leak(v: float, cur: float, beta: float) -> float:
     r"""Return the ordinary update :math:`u_t = \beta v_{t-1} + I_t`, for LIF neurons and LI readouts alike."""
     return product(beta, v) + cur

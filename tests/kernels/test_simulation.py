@@ -230,12 +230,14 @@ def through_wait(v: Any, beta: Any, bias: Any, n_steps: int) -> None:
     fused.wait_columns(v, beta, bias, n_steps)
 
 
-def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int) -> int:
+def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int, *, small: bool = False) -> int:
     """Do a step compiled, and with the stand-ins, of all neurons or of a share of lines; return how many fired."""
     rng = np.random.default_rng(seed)
     v, beta, threshold = (rng.uniform(*span, n).astype(dtype) for span in ((-1, 1), (0.5, 1), (0.2, 1)))
     bias, weight, recurrent = ((rng.integers(-64, 99, (m, n)) / 256).astype(dtype) for m in (1, 5, n))
-    neurons = (beta, threshold, bias[0], (rng.random(n) < 0.6).astype(np.uint8))
+    if small:
+        weight, recurrent = ((x * 256).astype(np.int8) for x in (weight, recurrent))
+    neurons = (beta, threshold, bias[0], (rng.random(n) < 0.6).astype(np.uint8), np.full(1, 1 / 256, dtype))
     arriving = (weight, rng.integers(0, 5, 9).astype(np.int32), 2, 2 + seed % 6)
     own = (recurrent, rng.integers(0, n, 9).astype(np.int32), 1, 1 + seed % 3)
     lanes = 64 // v.itemsize
@@ -279,7 +281,7 @@ def test_steps_of_any_width(data: Any) -> None:
     n = data.draw(st.sampled_from([1, 16, 20, 63, 100, 128, 200, 256, 272, 300, 530]))
     touched = data.draw(st.sampled_from([None, 1.0, 0.5, 0.2, 0.0]))
     dtype, reset = data.draw(st.sampled_from(DTYPES)), data.draw(st.integers(0, 2))
-    check_step(dtype, n, touched, reset, data.draw(st.integers(0, 99)))
+    check_step(dtype, n, touched, reset, data.draw(st.integers(0, 99)), small=data.draw(st.booleans()))
     check_wait(dtype, n, data.draw(st.integers(0, 140)))
 
 
@@ -318,6 +320,7 @@ if __name__ == "__main__":
     for n_columns in (530, 90, 15, 33):
         for share in (None, 0.7, 1.0):
             n_fired += sum(check_step("float32", n_columns, share, mode, mode) for mode in range(3))
+        n_fired += check_step("float32", n_columns, None, 0, 0, small=True)
         check_wait("float32", n_columns, 130)
     assert n_fired > 300, n_fired
     sys.stdout.write(str(compress.COMPRESSES))

@@ -17,7 +17,7 @@ from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.patches import add_patch_dots, add_patch_gradients
 from suspike_kernels.cpu.rows import BLOCK, add_by_source, add_dots, by_source, dot, scratch, spread_width
-from suspike_kernels.layout import Events
+from suspike_kernels.layout import Events, refuse_scaled
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import Layer, LayerGrads, Run, RunGrads, Surrogate, empty_grads, refuse_fanout
 
@@ -50,6 +50,7 @@ def backward(
     order, so a result is reproducible for a given `n_threads`.
     """
     refuse_fanout(layer)
+    refuse_scaled(layer.synapses)
     total = empty_grads(layer, sources)
     layer = rows.weights_in_lines(layer)
     near = gate_wanted(layer)

@@ -136,6 +136,17 @@ def listed(context: Any, builder: Any, dtype: Any, n_vectors: int, lines: Any, r
     return block._replace(masks=_below(block, columns, *ends))
 
 
+def pairs(whole: Block, rest: Any) -> Block:
+    """Return the same neighbouring columns as a block of int16: twice as many lanes, or more, in each vector."""
+    lanes = LINE // 2
+    n_vectors = -(-len(whole.columns) * whole.lanes // lanes)
+    columns = [whole.builder.add(whole.columns[0], const(j * lanes)) for j in range(n_vectors)]
+    block = Block(whole.builder, ir.IntType(16), 2, columns, None)
+    if rest is None:
+        return block
+    return block._replace(masks=_below(block, columns, whole.builder.add(whole.columns[0], rest)))
+
+
 def _below(block: Block, columns: list[Any], *ends: Any) -> list[Any]:
     """Return which lanes of each vector are below its end, or the end of all."""
     builder, lanes, masks = block.builder, block.lanes, []

@@ -16,13 +16,16 @@ from numba.extending import intrinsic
 
 from suspike_kernels import rules
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.blocks import I8, Block, Lanes, listed, neighbours, some, zeros
-from suspike_kernels.cpu.compress import COMPRESSES
+from suspike_kernels.cpu.blocks import I8, I32, Block, Lanes, listed, neighbours, pairs, some, zeros
+from suspike_kernels.cpu.compress import COMPRESSES, spread
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import check_arrays, const, data_of, row_of, width_of
 
 WIDE = 1024 if COMPRESSES else 256
 """Bytes of the widest block: half of the registers; with the other half, rows and parameters go by."""
+
+MOST_INT16 = 256
+"""So many int8, -128 each, still fit into an int16."""
 
 CHECKED = 64
 """So many silent steps are done between two looks whether they still change anything."""
@@ -35,6 +38,47 @@ def _add_rows(block: Block, totals: list[Any], matrix: Any, n_columns: Any, idx:
         row = row_of(builder, matrix, n_columns, idx, e)
         for j, total in enumerate(totals):
             builder.store(builder.fadd(builder.load(total), block.load(row, j)), total)
+
+
+def _sum_int8(here: Block, rest: Any, gated: bool, sources: list[tuple[Any, ...]]) -> list[Any]:
+    """Return the sums of rows of int8 as vectors of floats.
+
+    They are added as int16 where there are too few to overflow it, else as int32. `sources` are a matrix, its width, a
+    list of its rows, and from where to where those stand in it that are added.
+    """
+    builder, n_vectors = here.builder, len(here.columns)
+    floats = here.vector(here.scalar)
+    out = [cgutils.alloca_once(builder, floats) for _ in range(n_vectors)]
+    n_rows = builder.add(*(builder.sub(last, first) for *_, first, last in sources))
+
+    def add(block: Block, bits: int) -> list[Any]:
+        word = block.vector(ir.IntType(bits))
+        totals = [cgutils.alloca_once_value(builder, zeros(word)) for _ in block.columns]
+        for matrix, n_columns, idx, first, last in sources:
+            with cgutils.for_range_slice(builder, first, last, const(1)) as (e, _):
+                row = row_of(builder, matrix, n_columns, idx, e)
+                for j, total in enumerate(totals):
+                    part = builder.sext(block.load(row, j, I8), word)
+                    builder.store(builder.add(builder.load(total), part), total)
+        return [builder.load(total) for total in totals]
+
+    with builder.if_else(builder.icmp_signed("<=", n_rows, const(MOST_INT16))) as (few, many):
+        with few:
+            sums = add(here if gated else pairs(here, rest), 16)
+            for j, to in enumerate(out):
+                part = sums[j] if gated else _stretch(builder, sums, j * here.lanes, here.lanes)
+                builder.store(builder.sitofp(builder.sext(part, here.vector(I32)), floats), to)
+        with many:
+            for part, to in zip(add(here, 32), out, strict=True):
+                builder.store(builder.sitofp(part, floats), to)
+    return [builder.load(to) for to in out]
+
+
+def _stretch(builder: Any, vectors: list[Any], first: int, lanes: int) -> Any:
+    """Return `lanes` lanes, from lane `first` of all vectors on, of one of them."""
+    which, at = divmod(first, vectors[0].type.count)
+    index = ir.Constant(ir.VectorType(I32, lanes), list(range(at, at + lanes)))
+    return builder.shuffle_vector(vectors[which], vectors[which], index)
 
 
 def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
@@ -51,11 +95,16 @@ def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
     ) -> Any:
         """Do a step of these columns; append who fired to `places`, return how many it has then.
 
-        `neurons` are beta, threshold, bias and who is open (uint8); `arriving` and `own` a matrix, a list of its rows,
-        and from where to where those stand in it that are added. `reset` is an index into `layout.RESETS`.
+        `neurons` are beta, threshold, bias, who is open (uint8), and the scale of int8 weights; `arriving` and `own` a
+        matrix, a list of its rows, and from where to where those stand in it that are added. `reset` is an index into
+        `layout.RESETS`.
         """
-        lists = (arriving[1], own[1], places, *([where[0]] if gated else []))
-        check_arrays((v, *neurons[:3], arriving[0], own[0]), *lists)
+        lists, matrices = (arriving[1], own[1], places, *([where[0]] if gated else [])), (arriving[0], own[0])
+        if arriving[0].dtype == types.int8:
+            check_arrays((v, *neurons[:3], neurons[4]), *lists)
+            check_arrays(matrices)
+        else:
+            check_arrays((v, *neurons[:3], *matrices), *lists)
         number = types.intp
         rows = [types.Tuple((kind[0], kind[1], number, number)) for kind in (arriving, own)]
         place = types.Tuple((where[0], number, number) if gated else (number, number))
@@ -73,16 +122,27 @@ def _stepper(n_vectors: int, *, whole: bool, gated: bool) -> Callable[..., int]:
             else:
                 here = neighbours(context, builder, dtype, n_vectors, builder.extract_value(args[5], 0), rest)
             state, fired_at = (data_of(context, builder, sig.args[i], args[i]) for i in (0, 6))
-            leaks, edges, bias, is_open = (array(1, j) for j in range(4))
-            totals = [cgutils.alloca_once_value(builder, here.load(bias, j)) for j in range(n_vectors)]
+            leaks, edges, bias, is_open, scale = (array(1, j) for j in range(5))
+            sources = []
             for i in (3, 4):
                 n_columns = width_of(context, builder, sig.args[i][0], builder.extract_value(args[i], 0))
                 span = [builder.extract_value(args[i], j) for j in (2, 3)]
-                _add_rows(here, totals, array(i, 0), n_columns, array(i, 1), *span)
+                sources.append((array(i, 0), n_columns, array(i, 1), *span))
+            currents: list[Any] = []
+            if sig.args[3][0].dtype == types.int8:
+                factor = Lanes(builder, spread(builder, builder.load(scale), here.lanes))
+                for j, total in enumerate(_sum_int8(here, rest, gated, sources)):
+                    offset = Lanes(builder, here.load(bias, j))
+                    currents.append(rules.scaled(Lanes(builder, total), factor, offset))  # type: ignore[arg-type]
+            else:
+                totals = [cgutils.alloca_once_value(builder, here.load(bias, j)) for j in range(n_vectors)]
+                for source in sources:
+                    _add_rows(here, totals, *source)
+                currents = [Lanes(builder, builder.load(total)) for total in totals]
             masks = []
-            for j, total in enumerate(totals):
+            for j, cur in enumerate(currents):
                 before, edge, leak = (Lanes(builder, here.load(x, j)) for x in (state, edges, leaks))
-                u: Any = rules.leak(before, Lanes(builder, builder.load(total)), leak)  # type: ignore[arg-type]
+                u: Any = rules.leak(before, cur, leak)  # type: ignore[arg-type]
                 fired: Any = rules.fires(u, edge)  # type: ignore[arg-type]
                 if gated:
                     flags = here.load(is_open, j, I8)

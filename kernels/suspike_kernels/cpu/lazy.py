@@ -164,7 +164,7 @@ def _sum_current(
     room: Any, layer: Any, lazy: bool, begin: int, stop: int, last: Any, first: int, end: int
 ) -> int:  # fmt: skip
     """Add to the current what events and own spikes bring, mark whom they reach, and return how many additions."""
-    weight, recurrent, _, _, fanout, own = layer.synapses
+    weight, recurrent, _, _, fanout, own, _ = layer.synapses
     idx, cur, words, blocks = layer.events.idx, room.cur, room.words, room.blocks
     if lazy:
         added = scatter_marked(cur, weight, fanout.ptr, fanout.target, idx, begin, stop, words, blocks)

@@ -102,6 +102,7 @@ def _run_sample(
     """Run sample b, append its spikes to `places`, and return how many there are then."""
     beta, threshold, reset = layer.neurons.beta, layer.neurons.threshold, layer.neurons.reset
     weight, recurrent, bias = layer.synapses.weight, layer.synapses.recurrent, layer.synapses.bias
+    scale = layer.synapses.scale
     idx, v, fed, gated = layer.events.idx, state[0, b], recurrent.shape[0] > 0, table.ptr.shape[0] > 0
     n_steps, n, t = steps.n_steps_of(layer, b), spk.shape[1], 0
     last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)
@@ -122,12 +123,12 @@ def _run_sample(
         else:
             arriving, own = (weight, idx, low, high), (recurrent, last, first, end if fed else first)
             if gated:
-                neurons = (beta, threshold, bias, table.open[t])
+                neurons = (beta, threshold, bias, table.open[t], scale)
                 used = step_lines(
                     v, neurons, reset, arriving, own, table.lines, table.ptr[t], table.ptr[t + 1], places, used
                 )
             else:
-                used = step_columns(v, (beta, threshold, bias, before), reset, arriving, own, places, used)
+                used = step_columns(v, (beta, threshold, bias, before, scale), reset, arriving, own, places, used)
             calm = calm and (reset == 0 or begin == used)
         last, first, end = places, begin, used
         ptr[b, t + 1] = used

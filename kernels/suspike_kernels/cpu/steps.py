@@ -154,18 +154,21 @@ def sum_current(
     """Set `cur` [N], within the step's segments, to all that arrives.
 
     That is the bias, the given current [T, B, N] if there is one, the rows of step t's events, and the rows of the
-    layer's own spikes of the step before, ``last[first:end]``.
+    layer's own spikes of the step before, ``last[first:end]``; with a scale, that of the rows' sum.
     """
-    weight, recurrent, bias, geometry, fanout, own_fanout = synapses
+    weight, recurrent, bias, geometry, fanout, own_fanout, scale = synapses
     in_patches, in_lists, own_lists = geometry.shape[0] > 0, fanout.ptr.shape[0] > 0, own_fanout.ptr.shape[0] > 0
+    scaled = scale.shape[0] > 0
     for s in range(first_seg, last_seg):
         low, high = seg_low[s], seg_high[s]
-        if in_patches or in_lists:
+        if scaled or in_patches or in_lists:
             for k in columns(low, high):
-                cur[k] = bias[k]
-        else:
+                cur[k] = cur.dtype.type(0) if scaled else bias[k]
+        if scaled and not in_patches:
+            add_rows(cur, cur, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
+        elif not in_patches:
             add_rows(cur, bias, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
-        if given.shape[0]:
+        if given.shape[0] and not scaled:
             for k in columns(low, high):
                 cur[k] += given[t, b, k]
         if recurrent.shape[0] and not own_lists and first < end:
@@ -176,3 +179,10 @@ def sum_current(
         scatter(cur, weight, fanout.ptr, fanout.target, events.idx, events.ptr[b, t], events.ptr[b, t + 1])
     if own_lists and first_seg < last_seg:
         scatter(cur, recurrent, own_fanout.ptr, own_fanout.target, last, first, end)
+    if scaled:
+        for s in range(first_seg, last_seg):
+            for k in columns(seg_low[s], seg_high[s]):
+                cur[k] = rules.scaled(cur[k], scale[0], bias[k])
+            if given.shape[0]:
+                for k in columns(seg_low[s], seg_high[s]):
+                    cur[k] += given[t, b, k]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import Events, is_sparse, n_gates
+from suspike_kernels.layout import Events, is_scaled, is_sparse, n_gates
 from suspike_kernels.reference import Layer, Run
 
 THREADS = 128
@@ -45,9 +45,11 @@ def forward(
     Raises
     ------
     ValueError
-        For fan-out lists; if `threads` is none that a block can have; for a stream without `zeros`; if neurons hear
+        For int8 weights and fan-out lists; if `threads` is none that a block can have; for a stream without `zeros`; if neurons hear
         each other and are too many for a block's shared memory, more than 11,500 or so.
     """
+    if is_scaled(layer.synapses):
+        raise ValueError("`layer` must be of weights that are floats, got int8.")
     if is_sparse(layer.synapses):
         raise ValueError("`layer` must be of weights in rows or of a convolution, got fan-out lists.")
     if not 1 <= threads <= 1024:

@@ -119,7 +119,8 @@ def _stepper(n_vectors: int, *, gated: bool) -> Callable[..., int]:
     def step(
         v: Any, neurons: Any, reset: int, arriving: Any, own: Any, where: Any, places: Any, used: int
     ) -> int:  # fmt: skip
-        beta, threshold, bias, is_open = neurons
+        beta, threshold, bias, is_open, scale = neurons
+        small = arriving[0].dtype == np.int8
         if gated:
             lines, first, rest = where
             _check(0 <= first and first + n_vectors <= len(lines), f"lines from {first} of {len(lines)}")
@@ -131,10 +132,12 @@ def _stepper(n_vectors: int, *, gated: bool) -> Callable[..., int]:
         else:
             stretches = [_columns(v, n_vectors, *where)]
         for here in stretches:
-            cur = bias[here].copy()
+            cur = np.zeros(here.stop - here.start, np.int64) if small else bias[here].copy()
             for matrix, idx, low, high in (arriving, own):
                 if low < high:
                     cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
+            if small:
+                cur = rules.scaled(cur.astype(v.dtype), scale[0], bias[here])
             for j, k in enumerate(range(here.start, here.stop)):
                 opened = not gated or bool(is_open[k])
                 u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
