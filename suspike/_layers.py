@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from suspike.graph import DriveGate, InputGate, Layer
 from suspike.graph.neurons import kernel_arrays
 from suspike_kernels import gates, reference
-from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.counting import count_layer
+from suspike_kernels.counts import Counts
 from suspike_kernels.cpu.ordering import renumbered
 from suspike_kernels.fanout import count_by_fanout
 from suspike_kernels.layout import (

@@ -17,7 +17,7 @@ from suspike.export import read_aedat, read_sonata, stream_sonata, write_sonata
 from suspike.export._trains import input_of
 from suspike.graph import Graph
 from suspike.simulate import Result, simulate, stream
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 from suspike_kernels.layout import Events, FloatArray, offsets
 
 Report = Callable[[int, int], None]

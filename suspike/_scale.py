@@ -20,7 +20,7 @@ from suspike._layers import LayerState
 from suspike._validate import fail, import_extra, message
 from suspike.graph import Graph, Periodic, Rhythm
 from suspike.simulate import Probe, Result, State, simulate
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 from suspike_kernels.layout import Events, offsets
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from suspike.nn import Conv2d, DriveGate, Gate, GateTable, GateUse, InputGate, L
 from suspike.nn.layer import lengths
 from suspike.nn.states import State
 from suspike.spikes import Spikes
-from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.counting import count_layer
+from suspike_kernels.counts import Counts
 from suspike_kernels.layout import Events, events_from_dense
 
 log = logging.getLogger(__name__)

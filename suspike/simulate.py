@@ -15,7 +15,7 @@ from suspike._layers import LayerState, at_rest
 from suspike._validate import fail
 from suspike.graph import INPUT, Graph, Route
 from suspike_kernels import cpu, cuda, editing, reference
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import Events, FloatArray, check_events, check_lengths
 

@@ -19,7 +19,7 @@ from suspike._validate import fail, import_extra
 if TYPE_CHECKING:
     from suspike._runs import Run
     from suspike.graph import Graph
-    from suspike_kernels.counting import Counts
+    from suspike_kernels.counts import Counts
 
 
 def simulate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 from suspike_kernels.cpu.scatter import count_synops
 from suspike_kernels.layout import Events, SynapseArrays
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from suspike._validate import fail
 from suspike.energy.card import Card
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 
 SCENARIOS: Mapping[str, str] = {
     "as_is": "the chip delivers every event and touches every neuron at every step: a closed gate saves spikes, and "

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from suspike._validate import fail
 from suspike.energy.bill import require_one_run
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 
 COMPETITIVE_SPIKES_PER_SYNAPSE = (0.15, 1.38)
 """Where an integrate-and-fire network competes with an efficient conventional one, depending on the latter's hardware:

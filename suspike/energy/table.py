@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from suspike._validate import fail
 from suspike.energy.bill import SCENARIOS, bill, dense_bill
 from suspike.energy.card import Card
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 
 if TYPE_CHECKING:
     from rich.table import Table

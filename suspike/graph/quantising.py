@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from suspike._validate import fail
 from suspike.graph.graph import Graph
@@ -65,7 +65,7 @@ def _rounded(layer: Layer) -> tuple[Layer, Rounding]:
     k = int(np.floor(np.log2(LARGEST / largest))) if largest > 0 else 0
     scale = 2.0**-k
 
-    def whole(x: FloatArray) -> NDArray[np.int8]:
+    def whole(x: FloatArray) -> Any:
         return np.clip(np.round(x.astype(np.float64) / scale), -LARGEST, LARGEST).astype(np.int8)
 
     made = replace(
@@ -82,8 +82,9 @@ def _floats(layer: Layer) -> Layer:
     if isinstance(layer.weight, Sparse) or layer.weight.dtype != np.int8:
         return layer
     dtype = layer.bias.dtype
-    weight, recurrent = (
+    weights: Any = (
         None if x is None else (np.asarray(x).astype(dtype) * dtype.type(layer.scale))
         for x in (layer.weight, layer.recurrent)
     )
+    weight, recurrent = weights
     return replace(layer, weight=weight, recurrent=recurrent, scale=1.0)

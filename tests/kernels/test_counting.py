@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from suspike_testing.cases import Case, cases, make_case
 
 from suspike_kernels import reference
-from suspike_kernels.counting import Counts, count_layer
+from suspike_kernels.counting import count_layer
+from suspike_kernels.counts import Counts
 
 SHARED = ("none", "table")
 

@@ -249,9 +249,12 @@ def test_record_and_summary() -> None:
     assert row.synops_skipped == 0
 
 
-def test_a_graph_refuses_it_by_name() -> None:
-    with pytest.raises(ValueError, match="`net` must be a Stack of Dense layers, got a Conv2d"):
-        su.convert.to_graph(su.nn.Stack(make_conv()), dt_ms=1.0)
+def test_a_graph_holds_its_geometry_and_its_weights() -> None:
+    conv = make_conv(dtype=torch.float32)
+    (layer,) = su.convert.keep_floats(su.nn.Stack(conv), dt_ms=1.0).neurons
+    assert layer.geometry == conv.geometry
+    np.testing.assert_array_equal(layer.weight, conv.weight.detach())
+    np.testing.assert_array_equal(layer.bias.reshape(-1, conv.geometry.out_channels)[0], conv.bias.detach())
 
 
 @pytest.mark.parametrize(

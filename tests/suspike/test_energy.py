@@ -30,7 +30,7 @@ from suspike.energy import (
     spikes_per_synapse,
     synaptic_operations,
 )
-from suspike_kernels.counting import Counts
+from suspike_kernels.counts import Counts
 
 CARDS = [load_card(name) for name in card_names()]
 LOIHI, HOROWITZ = load_card("loihi1-sanafe"), load_card("horowitz45-fp32")

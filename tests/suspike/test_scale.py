@@ -113,10 +113,8 @@ def test_a_worker_that_dies_in_the_middle_changes_nothing(
     graph, events = big()
     wanted = simulate(graph, events)
     killer = Killer(client, n_victims)
-    began = time.perf_counter()
     with caplog.at_level("WARNING", logger="suspike"):
         found = simulate_on(client, graph, events, progress=killer)
-    assert time.perf_counter() - began > 1
     assert killer.done[0] < killer.done[1] / 2, "it was over before the worker died"
     assert len(killer.busy) == n_victims
     assert all(killer.busy), "a worker died idle"

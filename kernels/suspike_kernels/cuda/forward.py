@@ -45,8 +45,8 @@ def forward(
     Raises
     ------
     ValueError
-        For int8 weights and fan-out lists; if `threads` is none that a block can have; for a stream without `zeros`; if neurons hear
-        each other and are too many for a block's shared memory, more than 11,500 or so.
+        For int8 weights and fan-out lists; if `threads` is none that a block can have; for a stream without `zeros`;
+        if neurons hear each other and are too many for a block's shared memory, more than 11,500 or so.
     """
     if is_scaled(layer.synapses):
         raise ValueError("`layer` must be of weights that are floats, got int8.")
