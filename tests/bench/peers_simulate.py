@@ -1,8 +1,8 @@
 """Torch libraries that simulate the network of network.py: batch 1, float32, no gradients, spikes of both layers kept.
 
 Each runs under ``torch.inference_mode``, takes the input product of all steps at once before its loop over the steps,
-and the readout's of all steps behind it, which its layers allow as no spike comes back from there. A library that
-cannot hold a recurrent connection without paying twice for it gets that as a Linear beside its feed-forward neuron.
+and the readout's of all steps behind it, which its layers allow as no spike comes back from there. Where a library's
+recurrent layer does more work than needed, the recurrent connection is a Linear beside its feed-forward neuron.
 No suspike here: these run in an environment of their own (peers.txt).
 """
 
@@ -90,7 +90,7 @@ def snntorch(net: Network, threads: int) -> Built:
 
 
 def norse(net: Network, threads: int) -> Built:
-    """LIFBoxCell and a Linear back, in a loop; LIFRecurrent's spikes come back two steps later.
+    """LIFBoxCell and a Linear back, in a loop; LIFRecurrent has a second state and takes the input product step by step.
 
     Norse takes its input in units of what it settles at, so the weights grow by 1 / (1 - beta).
     """
@@ -122,7 +122,7 @@ def norse(net: Network, threads: int) -> Built:
 def spikingjelly(net: Network, threads: int) -> Built:
     """LIFNode with a Linear back, step by step; the readout's LIFNode over all steps at once.
 
-    LinearRecurrentContainer concatenates spikes and input for one larger product a step: a Linear back is faster.
+    LinearRecurrentContainer would concatenate spikes and input for one larger product a step.
     """
     from spikingjelly.activation_based import functional, neuron
 
