@@ -111,10 +111,10 @@ def waiting_cases(draw: Any) -> Case:
     tiny = np.finfo(dtype).smallest_subnormal * 3
     state = layer.state * draw(st.sampled_from([1, 4])) * rng.choice([1, 0, -0.0], layer.state.shape)
     state = np.where(rng.random(state.shape) < 0.1, tiny, state).astype(dtype)
-    layer = layer._replace(
-        events=events_from_dense(counts), state=state, neurons=layer.neurons._replace(beta=beta)
-    )  # fmt: skip
-    return replace(case, layer=layer)
+    neurons = layer.neurons._replace(beta=beta)
+    if draw(st.booleans()):  # one leak and one threshold for all
+        neurons = neurons._replace(beta=np.full_like(beta, beta[-1]), threshold=np.full_like(beta, 0.5))
+    return replace(case, layer=layer._replace(events=events_from_dense(counts), state=state, neurons=neurons))
 
 
 def test_neurons_that_wait_do_what_others_do() -> None:
@@ -137,9 +137,10 @@ def test_neurons_that_wait_do_what_others_do() -> None:
         seen["above threshold"] += int(above.sum())
         seen["at rest in the end"] += int((wanted.state == 0).sum())
         seen["not at rest"] += int((wanted.state != 0).sum())
+        seen["one leak for all"] += len(wanted.spikes.idx) * (len(set(layer.neurons.beta)) == 1)
 
     check()
-    assert len(seen) == 3 + 2 + 3
+    assert len(seen) == 3 + 2 + 4
     assert min(seen.values()) > 300, seen
 
 

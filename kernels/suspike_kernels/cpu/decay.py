@@ -1,7 +1,7 @@
 """Silent steps that neurons have missed, made up for by the same multiplications, hence with the same bits.
 
-Every neuron has missed a number of its own. Sorted by it, those that are still behind stand side by side in front, and
-one step is one vector loop over these.
+Every neuron has missed a number of its own. Where none is large, all do each step, and those that are done keep what
+they have; else they are sorted, those that are furthest behind in front, and a step is a loop over those that are left.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns
 
 TILE = 1024
-"""Neurons whose membranes and leaks stay in the first-level cache."""
+"""Neurons that catch up together: what they need stays in the first-level cache."""
+
+SORTED_FROM = 48
+"""Missed steps from which on sorting takes less time than doing all steps for everybody (measured)."""
 
 
 @kernel(allocates=False)
-def catch_up(v: Any, beta: Any, which: Any, missed: Any, n: int, room: Any, places: Any, starts: Any) -> None:
-    """Set ``room[0, place[0, j]]`` to the membrane of neuron ``which[j]`` after its missed silent steps, for j < `n`.
+def catch_up(x: Any, leak: Any, missed: Any, n: int, moved: Any, moved_leak: Any, behind: Any, starts: Any) -> None:
+    """Do ``missed[j]`` silent steps of the membrane ``x[j]``, for j < `n`.
 
     Parameters
     ----------
-    v, beta : float [N]
-    which, missed : int32, at least [n]
-        Neurons, and the silent steps that each has missed.
-    room : float [2, n or more]
-        Written.
-    places : int32 [2, n or more]
-        Written: where a neuron's membrane is then, and scratch.
+    x, leak : float [`TILE`]
+    missed : int32 [`TILE`]
+    moved, moved_leak : float [`TILE`]
+    behind : int32 [`TILE`]
     starts : int32, longer than the largest of `missed`
         Scratch.
     """
-    x, leak, place, behind = room[0], room[1], places[0], places[1]
-    zero, longest = v.dtype.type(0), 0
+    zero, longest = x.dtype.type(0), 0
     for j in range(n):
-        if v[which[j]] == zero and missed[j] > 1:
+        if x[j] == zero and missed[j] > 1:
             missed[j] = 1  # a step makes 0 of -0, another one changes nothing
         longest = max(longest, missed[j])
+    if longest < SORTED_FROM:
+        for done in range(longest):
+            for q in columns(0, n):
+                x[q] = rules.select(done < missed[q], rules.leak(x[q], zero, leak[q]), x[q])
+        return
     for d in range(longest + 1):
         starts[d] = 0
     for j in range(n):
@@ -50,25 +54,26 @@ def catch_up(v: Any, beta: Any, which: Any, missed: Any, n: int, room: Any, plac
     for j in range(n):
         at = starts[missed[j]]
         starts[missed[j]] += 1
-        place[j], behind[at] = at, missed[j]
-        x[at], leak[at] = v[which[j]], beta[which[j]]
-    for low in range(0, n, TILE):
-        _decay(x, leak, behind, low, min(low + TILE, n))
+        moved[at], moved_leak[at], behind[at] = x[j], leak[j], missed[j]
+    _decay(moved, moved_leak, behind, n)
+    for j in range(n - 1, -1, -1):  # each start has moved on to its group's end
+        starts[missed[j]] -= 1
+        x[j] = moved[starts[missed[j]]]
 
 
 @kernel(allocates=False)
-def _decay(x: Any, leak: Any, behind: Any, low: int, high: int) -> None:
-    """Do ``behind[q]`` silent steps of x[q], for q from `low` to `high` - 1; `behind` never rises."""
-    zero, done = x.dtype.type(0), 0
+def _decay(x: Any, leak: Any, behind: Any, n: int) -> None:
+    """Do ``behind[q]`` silent steps of x[q], for q < `n`; `behind` never rises."""
+    zero, done, left = x.dtype.type(0), 0, n
     while True:
-        while high > low and behind[high - 1] <= done:
-            high -= 1
-        if high == low:
+        while left > 0 and behind[left - 1] <= done:
+            left -= 1
+        if left == 0:
             return
-        until = behind[high - 1]
+        until = behind[left - 1]
         while done + 4 <= until:
             moves = False
-            for q in columns(low, high):
+            for q in columns(0, left):
                 y = x[q]
                 for _ in range(4):
                     y = rules.leak(y, zero, leak[q])
@@ -78,6 +83,6 @@ def _decay(x: Any, leak: Any, behind: Any, low: int, high: int) -> None:
             if not moves:  # all are at 0, at a leak of 1, or at a number so small that the leak rounds it to itself
                 return
         for _ in range(until - done):
-            for q in columns(low, high):
+            for q in columns(0, left):
                 x[q] = rules.leak(x[q], zero, leak[q])
-        done = max(done, until)
+        done = until

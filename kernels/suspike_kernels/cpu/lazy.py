@@ -26,7 +26,7 @@ from suspike_kernels.reference import Layer, Run
 STRETCH = 32
 """Steps until eager or lazy is chosen again, by the synaptic operations of the last ones."""
 
-CROSSOVER = 10
+CROSSOVER = 64
 """Steps between two synaptic operations at a neuron, on average, from which on lazy takes less time (measured)."""
 
 ALWAYS, NEVER, CHOOSE = 1, 0, 2
@@ -81,7 +81,9 @@ class _Room(NamedTuple):
         Open steps that a neuron has done.
     hot : int32 [N]
         Neurons above their threshold.
-    which, missed, places, starts, membranes
+    which : int32 [N]
+        Neurons of a step.
+    missed, behind, starts, tiles
         For `decay.catch_up`.
     apart : float [N]
         Distances from the threshold.
@@ -89,6 +91,8 @@ class _Room(NamedTuple):
         Who is open, and scratch.
     opened : int32 [T + 1, G] or [0, G]
         Open steps of each gate before each step.
+    each : int
+        0 where all have one leak and one threshold, which are then read in one place; else 1.
     """
 
     cur: Any
@@ -98,12 +102,13 @@ class _Room(NamedTuple):
     hot: Any
     which: Any
     missed: Any
-    places: Any
+    behind: Any
     starts: Any
-    membranes: Any
+    tiles: Any
     apart: Any
     flags: Any
     opened: Any
+    each: Any
 
 
 @kernel()
@@ -111,12 +116,16 @@ def _run(layer: Any, waits: int, state: Any, spk: Any, low: int, high: int, n_sp
     """Run samples low .. high - 1 and return their spikes."""
     n_steps, n, gate, fed = n_spk.shape[1], spk.shape[1], layer.gate, layer.synapses.recurrent.shape[0] > 0
     idx, before, n_s, fanout = np.empty(0, np.int32), np.empty(n + AHEAD, np.int32), 0, layer.synapses.fanout
-    gated, n_gated, threshold = gate.kind == 1, gate.open.shape[2], layer.neurons.threshold
+    gated, n_gated, beta, threshold = gate.kind == 1, gate.open.shape[2], layer.neurons.beta, layer.neurons.threshold
+    each = 0
+    for k in range(n):
+        each |= int(beta[k] != beta[0]) | int(threshold[k] != threshold[0])
     room = _Room(
         np.zeros(n, state.dtype), np.zeros((n + 63) // 64, np.uint64), np.zeros(n // 4096 + 1, np.uint8),
-        np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32),
-        np.empty((2, n), np.int32), np.empty(n_steps + 1, np.int32), np.empty((2, n), state.dtype),
+        np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(TILE, np.int32),
+        np.empty(TILE, np.int32), np.empty(n_steps + 1, np.int32), np.empty((4, TILE), state.dtype),
         np.empty(n, state.dtype), np.ones((2, n), np.uint8), np.zeros((n_steps + 1 if gated else 0, n_gated), np.int32),
+        each,
     )  # fmt: skip
     for b in range(low, high):
         table = b if gate.open.shape[0] > 1 else 0
@@ -139,7 +148,7 @@ def _run(layer: Any, waits: int, state: Any, spk: Any, low: int, high: int, n_sp
                 if wait and not lazy:
                     n_hot = _start_waiting(room, v, threshold, gated, t)
                 elif lazy and not wait:
-                    _catch_up_all(room, v, layer.neurons.beta, gated, t)
+                    _catch_up_all(room, v, beta, gated, t)
                 lazy, n_synops = wait, 0
             n_synops += _sum_current(room, layer, lazy, ptr[t], ptr[t + 1], last, first, end if fed else first)
             last, first = idx, n_s
@@ -150,7 +159,7 @@ def _run(layer: Any, waits: int, state: Any, spk: Any, low: int, high: int, n_sp
             end = n_s
             n_spk[b, t] = end - first
         if lazy:
-            _catch_up_all(room, v, layer.neurons.beta, gated, length)
+            _catch_up_all(room, v, beta, gated, length)
         if length:
             for k in columns(0, n):
                 spk[b, k] = 0
@@ -186,36 +195,48 @@ def _move_touched(
     Each is left at 0 in `room.cur`.
     """
     beta, threshold, reset = layer.neurons.beta, layer.neurons.threshold, layer.neurons.reset
-    cur, done, which, missed, hot, zero = room.cur, room.done, room.which, room.missed, room.hot, v.dtype.type(0)
+    cur, done, which, hot, zero = room.cur, room.done, room.which, room.hot, v.dtype.type(0)
+    x, leak, missed, each = room.tiles[0], room.tiles[1], room.missed, unsigned(room.each)
     for j in range(n_hot):
         mark(unsigned(hot[j]), room.words, room.blocks)
-    n_touched = take_marked(room.words, room.blocks, which)
-    gated, is_open, n = layer.gate.kind == 1, layer.gate.open, 0
-    size, n_hot, now = v.shape[0] // max(is_open.shape[2], 1), 0, t
-    for j in range(n_touched):
-        k = which[j]
-        if gated:
-            if not is_open[table, t, k // size]:
-                cur[k] = zero
-                hot[n_hot] = k
-                n_hot += int(rules.fires(v[k], threshold[k]))
-                continue
-            now = room.opened[t, k // size]
-        which[n], missed[n] = k, now - done[k]
-        done[k] = now + 1
-        n += 1
-    catch_up(v, beta, which, missed, n, room.membranes, room.places, room.starts)
-    x, place = room.membranes[0], room.places[0]
-    for j in range(n):
-        k = unsigned(which[j])
-        u = rules.leak(x[unsigned(place[j])], cur[k], beta[k])
-        fired = rules.fires(u, threshold[k])
-        u = rules.reset(u, threshold[k], reset) if fired else u
-        v[k], cur[k] = u, zero
-        idx[n_s], hot[n_hot] = k, k
-        n_s += int(fired)
-        n_hot += int(rules.fires(u, threshold[k]))
+    n, n_hot = take_marked(room.words, room.blocks, which), 0
+    if layer.gate.kind == 1:
+        n, n_hot = _leave_closed(room, layer.gate, v, threshold, t, table, n)
+    for low in range(0, n, TILE):
+        some = which[low : min(low + TILE, n)]
+        for j in columns(0, some.shape[0]):
+            k = unsigned(some[j])
+            now = room.opened[t, some[j] // (v.shape[0] // room.opened.shape[1])] if room.opened.shape[0] else t
+            x[j], leak[j], missed[j] = v[k], beta[k * each], now - done[k]
+            done[k] = now + 1
+        catch_up(x, leak, missed, some.shape[0], room.tiles[2], room.tiles[3], room.behind, room.starts)
+        for j in columns(0, some.shape[0]):
+            k = unsigned(some[j])
+            u, level = rules.leak(x[j], cur[k], leak[j]), threshold[k * each]
+            fired = rules.fires(u, level)
+            u = rules.reset(u, level, reset) if fired else u
+            v[k], cur[k] = u, zero
+            idx[n_s], hot[n_hot] = some[j], some[j]
+            n_s += int(fired)
+            n_hot += int(rules.fires(u, level))
     return n_s, n_hot
+
+
+@kernel(allocates=False)
+def _leave_closed(room: Any, gate: Any, v: Any, threshold: Any, t: int, table: int, n: int) -> Any:
+    """Keep the open ones of the first `n` neurons of `room.which`; return how many those are, and how many are hot."""
+    which, hot, size = room.which, room.hot, v.shape[0] // gate.open.shape[2]
+    n_open, n_hot = 0, 0
+    for j in range(n):
+        k = which[j]
+        if gate.open[table, t, k // size]:
+            which[n_open] = k
+            n_open += 1
+        else:
+            room.cur[k] = 0
+            hot[n_hot] = k
+            n_hot += int(rules.fires(v[k], threshold[k]))
+    return n_open, n_hot
 
 
 @kernel(allocates=False)
@@ -254,12 +275,11 @@ def _start_waiting(room: Any, v: Any, threshold: Any, gated: bool, t: int) -> in
 @kernel(allocates=False)
 def _catch_up_all(room: Any, v: Any, beta: Any, gated: bool, t: int) -> None:
     """Make up for all steps before step t that neurons have missed."""
-    which, missed, n = room.which, room.missed, v.shape[0]
+    n, missed = v.shape[0], room.missed
     for low in range(0, n, TILE):
         high = min(low + TILE, n)
         for k in range(low, high):
             now = room.opened[t, k // (n // room.opened.shape[1])] if gated else t
-            which[k - low], missed[k - low] = k, now - room.done[k]
-        catch_up(v, beta, which, missed, high - low, room.membranes, room.places, room.starts)
-        for k in range(low, high):
-            v[k] = room.membranes[0, room.places[0, k - low]]
+            missed[k - low] = now - room.done[k]
+        some = v[low:high]
+        catch_up(some, beta[low:high], missed, high - low, room.tiles[2], room.tiles[3], room.behind, room.starts)
