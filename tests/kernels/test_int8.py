@@ -142,8 +142,9 @@ def test_convolutions() -> None:
     weight = np.random.default_rng(0).integers(-90, 128, geometry.row_shape).astype(np.int8)
     n, dtype = geometry.n_out, np.float32
     synapses = SynapseArrays(
-        weight, np.zeros((0, n), np.int8), case.layer.synapses.bias, geometry.array(), np.full(1, GRID, dtype)
-    )
+        weight, np.zeros((0, n), np.int8), case.layer.synapses.bias, geometry.array(),
+        scale=np.full(1, GRID, dtype),
+    )  # fmt: skip
     case = with_synapses(case, synapses)
     run = case.forward(cpu)
     assert len(run.spikes.idx) > 50

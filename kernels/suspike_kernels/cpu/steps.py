@@ -164,9 +164,11 @@ def sum_current(
         if scaled or in_patches or in_lists:
             for k in columns(low, high):
                 cur[k] = cur.dtype.type(0) if scaled else bias[k]
-        if scaled and not in_patches:
+        if in_patches or in_lists:
+            pass  # below
+        elif scaled:
             add_rows(cur, cur, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
-        elif not in_patches:
+        else:
             add_rows(cur, bias, weight, events.idx, events.ptr[b, t], events.ptr[b, t + 1], low, high)
         if given.shape[0] and not scaled:
             for k in columns(low, high):
