@@ -90,7 +90,7 @@ def snntorch(net: Network, threads: int) -> Built:
 
 
 def norse(net: Network, threads: int) -> Built:
-    """LIFBoxCell and a Linear back, in a loop; LIFRecurrent has a second state and takes products step by step.
+    """LIFBoxCell and a Linear back, in a loop; LIFRecurrent would take the input product step by step.
 
     Norse takes its input in units of what it settles at, so the weights grow by 1 / (1 - beta).
     """
