@@ -147,10 +147,14 @@ def test_neurons_that_wait_do_what_others_do() -> None:
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(waiting_cases())
 def test_no_uninitialised_memory_is_read_while_waiting(case: Case) -> None:
+    """As plain Python, where it is also chosen more often who waits."""
     wanted = case.forward(reference)
-    with poisoned():
+    with poisoned(), pytest.MonkeyPatch.context() as patch:
         for waits in (lazy.ALWAYS, lazy.NEVER, lazy.CHOOSE):
             assert_same_run(lazy.forward(case.layer, waits=waits), wanted)
+        patch.setattr(lazy, "STRETCH", 5)
+        patch.setattr(lazy, "CROSSOVER", 3)
+        assert_same_run(lazy.forward(case.layer, waits=lazy.CHOOSE), wanted)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -27,7 +27,10 @@ STRETCH = 32
 """Steps until eager or lazy is chosen again, by the synaptic operations of the last ones."""
 
 CROSSOVER = 64
-"""Steps between two synaptic operations at a neuron, on average, from which on lazy takes less time (measured)."""
+"""Steps between two synaptic operations at a neuron, on average, from which on they wait.
+
+Measured: waiting takes less time from 200 on among 1e4 neurons, from 55 among 1e5, from 35 among 1e6.
+"""
 
 ALWAYS, NEVER, CHOOSE = 1, 0, 2
 """Whether neurons wait."""
@@ -142,7 +145,7 @@ def _run(layer: Any, waits: int, state: Any, spk: Any, low: int, high: int, n_sp
             if n_s + n + AHEAD > idx.shape[0]:  # memory that is never written is only address space
                 longer = np.empty(2 * n_s + n + AHEAD, np.int32)
                 longer[:n_s] = idx[:n_s]
-                last, idx = longer if t else last, longer
+                idx = longer
             if t % STRETCH == 0:
                 wait = waits == ALWAYS or (waits == CHOOSE and n * min(STRETCH, length) >= CROSSOVER * n_synops)
                 if wait and not lazy:
