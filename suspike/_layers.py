@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suspike.graph import DriveGate, InputGate, Layer
-from suspike.graph.neurons import kernel_arrays
 from suspike_kernels import gates, reference
 from suspike_kernels.counting import count_layer
 from suspike_kernels.counts import Counts
@@ -62,7 +61,7 @@ def at_rest(layer: Layer, n_samples: int) -> LayerState:
 
 def n_variables(layer: Layer) -> int:
     """Return the number of state variables of a layer's neurons."""
-    return n_states(kernel_arrays(layer.neuron))
+    return n_states(layer.neuron_arrays)
 
 
 class Done(NamedTuple):
@@ -114,12 +113,10 @@ def arguments(
         It sums what the input adds to an input gate.
     """
     n, dtype = layer.n_units, layer.bias.dtype
-    nothing = np.zeros((0, events.n_samples, n), dtype)
-    made = reference.Layer(
-        events, nothing, layer.synapses, kernel_arrays(layer.neuron), always_open(dtype), state.variables, state.spk,
-        n_steps,
-    )  # fmt: skip
-    return made._replace(gate=_gate(layer, made, start, run))
+    nothing, gate = np.zeros((0, events.n_samples, n), dtype), _gate(layer, events, n_steps, start, run)
+    return reference.Layer(
+        events, nothing, layer.synapses, layer.neuron_arrays, gate, state.variables, state.spk, n_steps
+    )
 
 
 def opened(given: reference.Layer, done: reference.Run) -> NDArray[np.uint8]:
@@ -160,31 +157,31 @@ def count(layer: Layer, given: reference.Layer, done: reference.Run) -> Counts:
     )
 
 
-def _gate(layer: Layer, given: reference.Layer, start: int, run: Runner) -> GateArrays:
+def _gate(layer: Layer, events: Events, n_steps: NDArray[np.int64], start: int, run: Runner) -> GateArrays:
     gate, dtype = layer.neuron.gate, layer.bias.dtype
+    if gate is None:
+        return always_open(dtype)
     none = np.zeros(0, dtype)
     no_bits = np.zeros((0, 0, 0), np.uint8)
     if isinstance(gate, InputGate):
         n_gates = len(gate.bias)
         ones = np.ones(n_gates, dtype)
         recurrent = none.reshape(0, n_gates) if gate.recurrent is None else gate.recurrent
-        activation = _product(given, gate.weight, gate.bias, run)
+        activation = _product(events, n_steps, gate.weight, gate.bias, run)
         return GateArrays(2, no_bits, no_bits, activation, recurrent, none, ones, ones)
     if isinstance(gate, DriveGate):
         ones = np.ones(layer.n_units, dtype)
         return GateArrays(3, no_bits, no_bits, none.reshape(0, 0, 0), none.reshape(0, 0), gate.kappa, ones, ones)
-    if gate is None:
-        return always_open(dtype)
-    return table_gate(gate.table(given.events.n_steps, start=start)[None], no_bits, dtype)
+    return table_gate(gate.table(events.n_steps, start=start)[None], no_bits, dtype)
 
 
-def _product(given: reference.Layer, weight: FloatArray, bias: FloatArray, run: Runner) -> FloatArray:
+def _product(
+    events: Events, n_steps: NDArray[np.int64], weight: FloatArray, bias: FloatArray, run: Runner
+) -> FloatArray:
     """Return ``x @ weight + bias`` [B, T, G] of a layer's events x: a readout that remembers nothing."""
-    n, dtype, batch = len(bias), bias.dtype, given.events.n_samples
+    n, dtype, batch = len(bias), bias.dtype, events.n_samples
     zero = np.zeros((1, batch, n), dtype)
     neurons: NeuronArrays = lif_arrays(np.zeros(n, dtype), np.full(n, np.inf, dtype), 2)
     synapses = SynapseArrays(weight, np.zeros((0, n), dtype), bias)
-    layer: Any = reference.Layer(
-        given.events, zero[:0], synapses, neurons, always_open(dtype), zero, zero[0], given.n_steps
-    )
+    layer = reference.Layer(events, zero[:0], synapses, neurons, always_open(dtype), zero, zero[0], n_steps)
     return np.ascontiguousarray(run(layer, trace=True).trace.swapaxes(0, 1))

@@ -164,15 +164,14 @@ def check_events(events: Events, name: str = "events") -> Events:
         raise ValueError(f"`{name}.ptr` must run from 0 to len(idx) = {len(idx)} without gaps between samples.")
     if not len(flat) and len(idx):
         raise ValueError(f"`{name}.idx` must be empty without samples, got {len(idx)} events.")
-    falls = np.argwhere(np.diff(ptr, axis=1) < 0)
-    if len(falls):
-        b, t = falls[0]
+    falls = ptr[:, 1:] < ptr[:, :-1]
+    if falls.any():
+        b, t = np.argwhere(falls)[0]
         raise ValueError(
             f"`{name}.ptr` must not decrease, got a fall at sample {b}, step {t}: sort the events by time."
         )
-    bad = np.flatnonzero((idx < 0) | (idx >= n_units))
-    if len(bad):
-        e = int(bad[0])
+    if len(idx) and (idx.min() < 0 or idx.max() >= n_units):
+        e = int(np.flatnonzero((idx < 0) | (idx >= n_units))[0])
         b, t = (int(x[e]) for x in events.places()[:2])
         raise ValueError(
             f"`{name}.idx` must be units from 0 to n_units - 1 = {n_units - 1}, got {idx[e]} at sample {b}, step {t}."

@@ -15,7 +15,16 @@ from suspike.graph.neurons import Neuron
 from suspike.graph.ordering import by_gate
 from suspike.graph.sparse import Sparse
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import EVERYWHERE, FULL, UNSCALED, FloatArray, IntArray, SynapseArrays, in_lines
+from suspike_kernels.layout import (
+    EVERYWHERE,
+    FULL,
+    UNSCALED,
+    FloatArray,
+    IntArray,
+    NeuronArrays,
+    SynapseArrays,
+    in_lines,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +126,11 @@ class Layer:
         )
         scale = np.full(1, self.scale, self.bias.dtype) if self.is_int8 else UNSCALED
         return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout, scale)
+
+    @cached_property
+    def neuron_arrays(self) -> NeuronArrays:
+        """The neurons as kernels take them; made once."""
+        return neurons.kernel_arrays(self.neuron)
 
     @cached_property
     def in_gate_order(self) -> tuple[Layer, IntArray | None]:
