@@ -76,7 +76,7 @@ def run_layer(
     layer: Layer, events: Events, state: LayerState, start: int, n_steps: NDArray[np.int64], run: Runner, *, probe: bool
 ) -> Done:
     """Run a layer: see `arguments`. Its neurons may be computed in another order; what is returned is in their own."""
-    inner, order = layer.in_gate_order if run.sorts else (layer, None)
+    inner, order = layer.in_gate_order if run.sorts and layer.neuron.gate is not None else (layer, None)
     if order is not None:
         state = LayerState(*(np.take(x, order, axis=-1) for x in state))
     given = arguments(inner, events, state, start, n_steps, run)

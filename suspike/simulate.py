@@ -232,8 +232,10 @@ def _started(graph: Graph, state: State | None, n_samples: int) -> State:
 
 
 def _probed(graph: Graph, probe: Mapping[str, Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+    wanted: dict[str, NDArray[np.int64]] = {}
+    if not probe:
+        return wanted
     sizes = {layer.name: layer.n_units for layer in graph.neurons}
-    wanted = {}
     for name, units in probe.items():
         if name not in sizes:
             fail("probe", f"of layers among {', '.join(sizes)}", repr(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -59,19 +60,19 @@ class Graph:
         if INPUT not in sizes:
             fail("layers", "one of them at least on the graph's input", "none")
 
-    @property
+    @cached_property
     def sources(self) -> tuple[tuple[str, ...], ...]:
         """What each node hears: names of nodes, or `INPUT`."""
         before = (INPUT, *(layer.name for layer in self.layers))
         return tuple(layer.inputs or (before[i],) for i, layer in enumerate(self.layers))
 
-    @property
+    @cached_property
     def n_in(self) -> int:
         """Number of input units."""
         hears = (layer for layer, names in zip(self.layers, self.sources, strict=True) if INPUT in names)
         return next(hears).n_in
 
-    @property
+    @cached_property
     def neurons(self) -> tuple[Layer, ...]:
         """The layers alone, without routes."""
         return tuple(layer for layer in self.layers if isinstance(layer, Layer))

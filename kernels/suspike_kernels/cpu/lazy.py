@@ -40,10 +40,12 @@ def serves(layer: Layer) -> bool:
     """Say whether `forward` can run a layer."""
     synapses, neurons = layer.synapses, layer.neurons
     in_lists = len(synapses.fanout.ptr) > 0 and len(synapses.own_fanout.ptr) + 1 > min(len(synapses.recurrent), 1)
+    if not in_lists:
+        return False
     by_table = layer.gate.kind < 2 and not len(layer.current)
     rests = (neurons.beta >= 0) & (neurons.beta <= 1) & (neurons.threshold > 0)
     rests &= (synapses.bias == 0) & ~np.signbit(synapses.bias)
-    return in_lists and by_table and neurons.kind == 0 and bool(rests.all())
+    return by_table and neurons.kind == 0 and bool(rests.all())
 
 
 def forward(layer: Layer, *, n_threads: int = 1, waits: int = CHOOSE) -> Run:

@@ -31,8 +31,15 @@ def serves(layer: Layer) -> bool:
 
 def rests(layer: Layer) -> bool:
     """Say whether neurons below their threshold stay there for as long as nothing arrives."""
-    beta, threshold = layer.neurons.beta, layer.neurons.threshold
-    return bool(((beta >= 0) & (beta <= 1) & (threshold > 0) & (layer.synapses.bias == 0)).all())
+    return bool(_rests(layer.neurons.beta, layer.neurons.threshold, layer.synapses.bias))
+
+
+@kernel(allocates=False)
+def _rests(beta: Any, threshold: Any, bias: Any) -> bool:
+    for k in range(beta.shape[0]):
+        if not (0 <= beta[k] <= 1 and threshold[k] > 0 and bias[k] == 0):
+            return False
+    return True
 
 
 class Table(NamedTuple):
