@@ -248,7 +248,7 @@ def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int,
     own = (recurrent, rng.integers(0, n, 9).astype(np.int32), 1, 1 + seed % 3)
     lanes = 64 // v.itemsize
     chosen = np.flatnonzero(rng.random(-(-n // lanes)) < (touched or 0)).astype(np.int32) * lanes
-    lines = np.concatenate([np.zeros(2, np.int32), chosen, np.full(16, 2**30, np.int32)])  # garbage follows
+    lines = np.concatenate([np.zeros(2, np.int32), chosen, np.zeros(16, np.int32)])  # other steps follow
     wanted, places, kept = v.copy(), np.full(n + compress.AHEAD + 4, -7, np.int32), v.copy()
     if touched is None:
         end = through_step(v, neurons, reset, arriving, own, places)
