@@ -172,7 +172,7 @@ def _gate(layer: Layer, events: Events, n_steps: NDArray[np.int64], start: int, 
     if isinstance(gate, DriveGate):
         ones = np.ones(layer.n_units, dtype)
         return GateArrays(3, no_bits, no_bits, none.reshape(0, 0, 0), none.reshape(0, 0), gate.kappa, ones, ones)
-    return table_gate(gate.table(events.n_steps, start=start)[None], no_bits, dtype)
+    return table_gate(layer.open_steps(events.n_steps, start=start)[None], no_bits, dtype)
 
 
 def _product(

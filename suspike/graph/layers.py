@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suspike._validate import fail, require_finite, require_shape
 from suspike.graph import gates, neurons
-from suspike.graph.gates import InputGate
+from suspike.graph.gates import InputGate, Periodic, Rhythm
 from suspike.graph.neurons import Neuron
 from suspike.graph.ordering import by_gate
 from suspike.graph.sparse import Sparse
@@ -131,6 +132,19 @@ class Layer:
     def neuron_arrays(self) -> NeuronArrays:
         """The neurons as kernels take them; made once."""
         return neurons.kernel_arrays(self.neuron)
+
+    def open_steps(self, n_steps: int, *, start: int = 0) -> NDArray[np.uint8]:
+        """Return who is open from step `start` on, uint8 [T, N], of a gate that is a function of time.
+
+        The last table is kept: batch after batch of a data set begins at step 0.
+        """
+        gate, asked = self.neuron.gate, (n_steps, start)
+        assert isinstance(gate, (Rhythm, Periodic)), "a gate of time"
+        key, table = self.__dict__.get("_last_table", (None, None))
+        if key != asked:
+            table = gate.table(n_steps, start=start)
+            self.__dict__["_last_table"] = asked, table
+        return table  # type: ignore[no-any-return]
 
     @cached_property
     def in_gate_order(self) -> tuple[Layer, IntArray | None]:

@@ -11,7 +11,7 @@ import numpy as np
 from network import Network
 from work import Built
 
-from suspike.graph import LIF, Graph, Layer, Rhythm
+from suspike.graph import LIF, Graph, Layer, Rhythm, as_float, to_int8
 from suspike.simulate import Result, simulate
 from suspike_kernels.layout import Events
 
@@ -37,9 +37,16 @@ def graph_of(net: Network) -> Graph:
     return Graph((hidden, out), dt_ms=1.0)
 
 
-def suspike(net: Network, threads: int, *, batch: int) -> Built:
-    """``simulate`` over `batch` samples a call, one float32 kernel a layer; counts come with it."""
+def in_bytes(net: Network) -> Network:
+    """Return the network with weights that int8 holds."""
+    hidden, out = as_float(to_int8(graph_of(net))[0]).neurons
+    return net._replace(weight=hidden.weight, recurrent=hidden.recurrent, readout=out.weight)
+
+
+def suspike(net: Network, threads: int, *, batch: int, int8: bool = False) -> Built:
+    """``simulate`` over `batch` samples a call, one kernel a layer, of float32 or int8 weights; counts come with it."""
     graph, events = graph_of(net), Events(net.ptr, net.idx, len(net.weight))
+    graph = to_int8(graph)[0] if int8 else graph
     parts = [events.take(range(b, b + batch)) for b in range(0, net.n_samples, batch)]
 
     def step() -> list[Result]:

@@ -8,7 +8,8 @@ Before anything is timed, all have to fire as a plain loop in float64 does. Wher
 be so close to the threshold that rounding decides, or it comes behind such a one in its sample; else the run stops.
 
 reference  700 inputs, 256 recurrent LIF neurons, 20 behind them, 16 samples of 1000 steps and 8000 events, one sample
-           at a time; and the same in one call, and the weight rows of all events added up and nothing else
+           at a time; and the same in one call, in float32 and on weights of int8 (rounded to such ones: other spikes),
+           and the weight rows of all events added up and nothing else
 threads    all samples in one call on one thread and on two: wall time, not pinned
 gates      1024 neurons with rhythms, all samples in one call, against the same network always open, with and without
            recurrence; without it, all have the same events, and a kernel that leaves out closed blocks of 16 neurons
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from network import Fired, Network, draw, expected, save, stretched, unexplained
+from ours_simulate import in_bytes
 from timing import OUT, Absent, Impl, Worker, report, running
 
 from suspike.graph import Rhythm
@@ -40,6 +42,7 @@ ONE, ALL = Impl("ours_simulate:suspike", {"batch": 1}), Impl("ours_simulate:susp
 REFERENCE = {
     "suspike": ONE,
     "suspike, 16 samples a call": ALL,
+    "suspike, int8, 16 samples a call": Impl("ours_simulate:suspike", {"batch": 16, "int8": True}),
     "Brian2, C++ standalone": Impl("peers_brian2:network"),
     "NEST": Impl("peers_nest:network"),
     "JAX, dense scan": Impl("peers_simulate_jax:scan"),
@@ -115,7 +118,9 @@ def measure(case: str, impls: dict[str, Impl], nets: dict[str, Network] | Networ
 
 
 def reference(rounds: int) -> list[Group]:
-    return [measure("reference", REFERENCE, draw(), base="", rounds=rounds)]
+    net = draw()
+    nets = {name: in_bytes(net) if impl.options.get("int8") else net for name, impl in REFERENCE.items()}
+    return [measure("reference", REFERENCE, nets, base="", rounds=rounds)]
 
 
 def threads(rounds: int) -> list[Group]:
