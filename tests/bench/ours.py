@@ -164,6 +164,30 @@ def neuron_copied(work: Work, threads: int) -> Built:
     return Built(step, list, {})
 
 
+def neuron_copied_in_autograd(work: Work, threads: int) -> Built:
+    """The same copies in an autograd function, forward and backward: what torch asks of any neuron besides."""
+    torch.set_num_threads(threads)
+    cur, mask = torch.from_numpy(work.x).requires_grad_(), torch.from_numpy(work.mask)
+    made = np.empty_like(work.x), np.empty_like(work.x)
+
+    class Copy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            np.copyto(made[0], x.detach().numpy())
+            return torch.from_numpy(made[0])
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            np.add(grad.numpy(), work.x, out=made[1])
+            return torch.from_numpy(made[1])
+
+    def step() -> tuple[None, list[Any], Any]:
+        (by,) = torch.autograd.grad(Copy.apply(cur), [cur], mask)
+        return None, [by], np.array(np.nan)
+
+    return Built(step, list, {})
+
+
 def neuron_loop(work: Work, threads: int) -> Built:
     """The neuron alone, as a loop over time written by hand."""
     torch.set_num_threads(threads)
