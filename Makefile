@@ -21,8 +21,9 @@ SIMULATOR_PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(SIMULATORS)/bin/python -m pip
 demo: $(VENV)/demo.stamp
 	$(BIN)/suspike demo
 
+# Two processes; the tests of a file stay together, as they share what is slow to make.
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # A peer that cannot be installed is named and left out, and tried again next time.
 # OPENBLAS_*: these two would hold numpy to an older processor's kernels.
