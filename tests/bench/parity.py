@@ -1,4 +1,4 @@
-"""Spikes of every mode beside those of plain loops over the rules: ``parity.py [STEPS]``, 8 samples of 2000 steps.
+"""Spikes of every mode beside those of plain loops over the rules: ``parity.py [STEPS]``, 8 samples of 2500 steps.
 
 Each case is a layer of 64 neurons, or a convolution of 72, with weights on the grid 2^-8, run by `simulate` on compiled
 kernels and by the reference, in one piece and in stretches; it counts the spikes and those that differ, and stops with
@@ -76,7 +76,7 @@ def cases(dtype: Any) -> Iterator[tuple[str, Graph]]:
                 draw = lambda *shape: (np.round(rng.normal(0.02, 0.25, shape) / GRID) * GRID).astype(dtype)  # noqa: B023, E731
                 cell = neuron_of(neuron, n, rng, gate_of(gate, n, rng, dtype), dtype)
                 if connected == "convolution":
-                    layer = Layer("x", draw(3, 3, 2, 3), draw(n) / 4, cell, geometry=GEOMETRY)
+                    layer = Layer("x", draw(3, 3, 2, 3) + dtype(0.125), draw(n) / 4, cell, geometry=GEOMETRY)
                 else:
                     layer = Layer("x", draw(N_IN, n), draw(n) / 4, cell, draw(n, n) / 4)
                 yield f"{connected}, {neuron}, gate: {gate}", Graph((layer,), 1.0)
@@ -144,7 +144,7 @@ def floats(n_steps: int) -> int:
 
 
 def main() -> None:
-    n_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    n_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2500
     if exact(n_steps) + floats(n_steps):
         sys.exit("spikes differ")
 
