@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu import gating, steps
+from suspike_kernels.cpu import gating, rows, steps
 from suspike_kernels.layout import Events
 from suspike_kernels.reference import Layer
 
@@ -30,7 +30,9 @@ def opened(layer: Layer, spikes: Events) -> NDArray[np.uint8]:
         out[:] = np.repeat(gate.open, n // max(gate.open.shape[2], 1), axis=2)
     elif gate.kind > 1:
         activation = np.empty(gate.a.shape[2] if gate.kind == 2 else n, layer.state.dtype)
-        _opened(layer, spikes.ptr, spikes.idx, activation, np.empty(n, layer.state.dtype), out)
+        _opened(
+            rows.scaled(layer, widened=True), spikes.ptr, spikes.idx, activation, np.empty(n, layer.state.dtype), out
+        )
     if len(layer.n_steps):
         out *= np.arange(n_steps)[None, :, None] < layer.n_steps[:, None, None]
     return out

@@ -1,16 +1,18 @@
 """Spikes of every mode beside those of plain loops over the rules: ``parity.py [STEPS]``, 8 samples of 2500 steps.
 
 Each case is a layer of 64 neurons, or a convolution of 72, with weights on the grid 2^-8, run by `simulate` on compiled
-kernels and by the reference, in one piece and in stretches; it counts the spikes and those that differ, and stops with
-an error if any does. The last table runs random weights, which are on no grid, in float32 and in float64: it counts the
-spikes that moved and looks whether each stood within 1e-5 of the threshold, or came after one of its own neuron.
+kernels and by the reference, in one piece and in stretches; LIF layers also on weights of int8 and on fan-out lists.
+It counts the spikes and those that differ, and stops with an error if any does. The last line runs random weights, on
+no grid, in float32 and in float64: it counts the spikes that moved and looks whether each stood within 1e-5 of the
+threshold, or came after one of its own neuron.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from suspike.graph import (
     Neuron,
     Periodic,
     Rhythm,
+    Sparse,
+    to_int8,
 )
 from suspike.simulate import simulate
 from suspike_kernels import cpu
@@ -82,6 +86,19 @@ def cases(dtype: Any) -> Iterator[tuple[str, Graph]]:
                 yield f"{connected}, {neuron}, gate: {gate}", Graph((layer,), 1.0)
 
 
+def other_weights() -> Iterator[tuple[str, Graph]]:
+    """The cases of LIF neurons reset to 0, on weights of int8 and on fan-out lists of a third of the synapses."""
+    rng = np.random.default_rng(3)
+    for name, graph in cases(np.float32):
+        if "reset to 0" in name:
+            yield f"{name}, int8", to_int8(graph)[0]
+            layer = graph.neurons[0]
+            if layer.geometry is None:
+                full = (np.asarray(layer.weight), np.asarray(layer.recurrent))
+                weight, recurrent = (Sparse.of(2 * x * (rng.random(x.shape) < 1 / 3)) for x in full)
+                yield f"{name}, fan-out lists", Graph((replace(layer, weight=weight, recurrent=recurrent),), 1.0)
+
+
 def events_for(n_steps: int) -> Events:
     rng = np.random.default_rng(1)
     return events_from_dense(rng.poisson(0.15, (n_steps, SAMPLES, N_IN)))
@@ -103,15 +120,13 @@ def in_stretches(graph: Graph, events: Events, n_steps: int) -> Events:
 def exact(n_steps: int) -> int:
     events, total = events_for(n_steps), 0
     sys.stdout.write("| layer | numbers | spikes | differ in one piece | in stretches |\n|---|---|---|---|---|\n")
-    for dtype in (np.float32, np.float64):
-        for name, graph in cases(dtype):
-            wanted = simulate(graph, events, target="reference").spikes[0]
-            found = simulate(graph, events, n_threads=2).spikes[0]
-            moved = differing(found, wanted), differing(in_stretches(graph, events, n_steps), wanted)
-            line = f"| {name} | {np.dtype(dtype)} | {len(wanted.idx):,} | {moved[0]} | {moved[1]} |\n"
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            total += sum(moved)
+    for name, graph in chain(cases(np.float32), cases(np.float64), other_weights()):
+        wanted = simulate(graph, events, target="reference").spikes[0]
+        found = simulate(graph, events, n_threads=2).spikes[0]
+        moved = differing(found, wanted), differing(in_stretches(graph, events, n_steps), wanted)
+        sys.stdout.write(f"| {name} | {graph.dtype} | {len(wanted.idx):,} | {moved[0]} | {moved[1]} |\n")
+        sys.stdout.flush()
+        total += sum(moved)
     return total
 
 

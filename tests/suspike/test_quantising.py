@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from suspike_testing.cases import take_steps
-from suspike_testing.comparing import assert_same_bits, assert_same_result
+from suspike_testing.comparing import assert_same_bits, assert_same_events, assert_same_result
 from suspike_testing.networks import events_for, make, make_conv
 
 from suspike.convert import keep_floats, to_graph, to_nn
@@ -26,7 +26,7 @@ def test_it_spikes_as_the_floats_it_stands_for(neuron: str, gate: str) -> None:
     check(keep_floats(make(neuron, gate), dt_ms=1.0), events_for(6))
 
 
-@pytest.mark.parametrize("gate", ["none", "rhythm"])
+@pytest.mark.parametrize("gate", ["none", "rhythm", "input", "drive"])
 def test_convolutions_too(gate: str) -> None:
     check(keep_floats(make_conv(gate), dt_ms=1.0), events_for(48))
 
@@ -43,10 +43,15 @@ def check(graph: Graph, events: Any) -> None:
         assert 0 < rounding.change <= layer.scale / 2
     wide = as_float(small)
     assert not any(layer.is_int8 for layer in wide.neurons)
-    found = simulate(small, events, n_threads=2)
+    everyone = {layer.name: range(layer.n_units) for layer in small.neurons}
+    found = simulate(small, events, n_threads=2, probe=everyone)
     assert all(len(spikes.idx) > 20 for spikes in found.spikes)
-    assert_same_result(found, simulate(wide, events))
-    assert_same_result(found, simulate(small, events, target="reference"))
+    assert_same_result(found, simulate(wide, events, probe=everyone))
+    assert_same_result(found, simulate(small, events, target="reference", probe=everyone))
+    bare = simulate(small, events)
+    assert bare.counts == found.counts
+    for a, b in zip(bare.spikes, found.spikes, strict=True):
+        assert_same_events(a, b)
     cuts = (0, 1, 13, 40)
     results = list(stream(small, [take_steps(events, a, b) for a, b in pairwise(cuts)]))
     for i, spikes in enumerate(found.spikes):

@@ -13,7 +13,7 @@ from suspike_kernels.cpu.gating import segments
 from suspike_kernels.cpu.lists import room
 from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.rows import scratch
-from suspike_kernels.layout import Events, is_scaled, n_gates, offsets
+from suspike_kernels.layout import Events, n_gates, offsets
 from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import NO_SURROGATE, Layer, Run, Surrogate
 
@@ -28,7 +28,7 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
     if not trace and not surrogate.width and lazy.serves(layer):
         return lazy.forward(layer, n_threads=n_threads)
     simulated = not surrogate.width and simulation.serves(layer)
-    layer = rows.weights_in_lines(_scaled(layer, widened=not simulated))
+    layer = rows.weights_in_lines(rows.scaled(layer, widened=not simulated))
     if simulated:
         return _simulate(layer, trace, n_threads)
     n_samples, dtype = events.n_samples, layer.state.dtype
@@ -52,19 +52,6 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
     s_idx, a_idx, value, distance = parts[0] if len(parts) == 1 else _joined(parts, n_threads)
     spikes, active = Events(offsets(n_spk), s_idx, n), Events(offsets(n_act), a_idx, n)
     return Run(spikes, active, value, distance, state, spk, out, n_open, ramp, open_at)
-
-
-def _scaled(layer: Layer, *, widened: bool) -> Layer:
-    """Return a layer whose scale is of its own float type, and whose int8 weights are floats if `widened`."""
-    synapses, dtype = layer.synapses, layer.state.dtype
-    if not is_scaled(synapses):
-        return layer
-    # a bias of -0.0 beside a sum of 0 adds up to 0.0, and is one where a silent step leaves the sum out
-    synapses = synapses._replace(scale=synapses.scale.astype(dtype), bias=synapses.bias + dtype.type(0))
-    if widened:
-        weights = {name: getattr(synapses, name).astype(dtype) for name in ("weight", "recurrent")}
-        synapses = synapses._replace(**weights)
-    return layer._replace(synapses=synapses)
 
 
 def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:

@@ -13,7 +13,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_2, dot_4, dot_8
-from suspike_kernels.layout import FloatArray, is_sparse
+from suspike_kernels.layout import FloatArray, is_scaled, is_sparse
 from suspike_kernels.reference import Layer
 
 
@@ -58,6 +58,19 @@ def weights_in_lines(layer: Layer) -> Layer:
         return layer
     copies: dict[str, Any] = {name: in_lines(getattr(synapses, name)) for name in lying}
     return layer._replace(synapses=synapses._replace(**copies))
+
+
+def scaled(layer: Layer, *, widened: bool) -> Layer:
+    """Return a layer whose scale is of its own float type, and whose int8 weights are floats if `widened`."""
+    synapses, dtype = layer.synapses, layer.state.dtype
+    if not is_scaled(synapses):
+        return layer
+    # a bias of -0.0 beside a sum of 0 adds up to 0.0, and is one where a silent step leaves the sum out
+    synapses = synapses._replace(scale=synapses.scale.astype(dtype), bias=synapses.bias + dtype.type(0))
+    if widened:
+        weights = {name: getattr(synapses, name).astype(dtype) for name in ("weight", "recurrent")}
+        synapses = synapses._replace(**weights)
+    return layer._replace(synapses=synapses)
 
 
 @kernel(reassociate=True, allocates=False)
