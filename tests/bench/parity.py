@@ -1,4 +1,4 @@
-"""Spikes of every mode beside those of plain loops over the rules: ``parity.py [STEPS]``, 8 samples of 2500 steps.
+"""Spikes of every mode beside those of plain loops over the rules: ``parity.py [STEPS]``, 8 samples of 3000 steps.
 
 Each case is a layer of 64 neurons, or a convolution of 72, with weights on the grid 2^-8, run by `simulate` on compiled
 kernels and by the reference, in one piece and in stretches; LIF layers also on weights of int8 and on fan-out lists.
@@ -159,7 +159,7 @@ def floats(n_steps: int) -> int:
 
 
 def main() -> None:
-    n_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 2500
+    n_steps = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
     if exact(n_steps) + floats(n_steps):
         sys.exit("spikes differ")
 
