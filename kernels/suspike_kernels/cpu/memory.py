@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LINE = 64
-"""Bytes of a cache line."""
+from suspike_kernels.layout import LINE as LINE
 
 LARGE = 2**20
 """Bytes from which the system's memory is slow."""

@@ -13,7 +13,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.memory import LINE
 from suspike_kernels.cpu.vectors import add_16, add_64, address, dot_1, dot_2, dot_4, dot_8
-from suspike_kernels.layout import FloatArray, is_scaled, is_sparse
+from suspike_kernels.layout import in_lines, is_scaled, is_sparse
 from suspike_kernels.reference import Layer
 
 
@@ -33,14 +33,6 @@ def spread_width(n: int, itemsize: int) -> int:
     """
     lines = -(-n * itemsize // LINE)
     return (lines + 1 - lines % 2) * LINE // itemsize
-
-
-def in_lines(matrix: FloatArray) -> FloatArray:
-    """Return a copy of a matrix whose rows begin at cache lines if their length allows."""
-    n_rows, n_columns = matrix.shape
-    copy: FloatArray = scratch(n_rows, n_columns, matrix)
-    copy[...] = matrix
-    return copy
 
 
 def weights_in_lines(layer: Layer) -> Layer:
