@@ -80,6 +80,8 @@ class Layer:
                 fail(f"gate.recurrent of {where}", "absent on a readout, which never fires", "an array")
         arrays |= neurons.arrays_of(self.neuron) | gates.arrays_of(gate)
         if self.is_int8:
+            if isinstance(self.weight, Sparse) or isinstance(self.recurrent, Sparse):
+                fail(f"weights of {where}", "floats where there are fan-out lists", "int8")
             if not (np.isfinite(self.scale) and self.scale > 0):
                 fail(f"scale of {where}", "above 0", repr(self.scale))
             kinds = {str(arrays.pop(name).dtype) for name in ("weight", "recurrent") if name in arrays}

@@ -1,7 +1,8 @@
 """Time of a random recurrent network at some 10 Hz: suspike, Brian2 and NEST, over size and length of a step.
 
-``make bench`` runs it (``simulate_recurrent.py [ROUNDS]``), to build/bench/simulate_recurrent.json. As
-simulate_sparse.py, where the networks come from; here all neurons have input and each spike goes to 100 others.
+``make bench`` runs it (``simulate_recurrent.py [ROUNDS]``), to build/bench/simulate_recurrent.json. As simulate.py: a
+process each on one pinned core, CPU time, medians; nothing is timed before all fire as a plain loop in float64 does.
+All neurons have input, and each spike goes to 100 others.
 
 1 ms    1,000 to 1,000,000 neurons, 1000 steps (200 of the largest), a neuron is reached once or so a step
 0.1 ms  the same with a leak, and events, of a tenth a step: 10,000 steps, reached every tenth or so
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from network import BETA, THRESHOLD
-from simulate_sparse import IMPLS, measure
 from sparse_network import FAN_OUT, SparseNetwork
+from sparse_timing import IMPLS, measure
 from timing import Impl, report
 
 OURS = {

@@ -15,7 +15,7 @@ with pytest.MonkeyPatch.context() as patch:
     import sparse_network as sparse
 
     for name in (
-        "network", "ours_sparse", "simulate", "simulate_recurrent", "simulate_sparse", "sparse_network", "table",
+        "network", "ours_sparse", "simulate", "simulate_recurrent", "sparse_network", "sparse_timing", "table",
         "timing", "work",
     ):  # fmt: skip
         patch.delitem(sys.modules, name, raising=False)

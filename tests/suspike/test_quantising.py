@@ -110,3 +110,7 @@ def test_fan_out_lists_stay_floats() -> None:
     sparse = replace(layer, weight=Sparse.of(layer.weight))
     with pytest.raises(ValueError, match="must be rows or a convolution's, to be int8, got fan-out lists"):
         to_int8(Graph((sparse,), 1.0))
+    small, _ = to_int8(Graph((layer,), 1.0))
+    bytes_ = small.neurons[0]
+    with pytest.raises(ValueError, match="must be floats where there are fan-out lists, got int8"):
+        replace(bytes_, recurrent=Sparse.of(layer.recurrent))

@@ -52,7 +52,7 @@ def scan_forward(
     kernel = forward_kernel(_bits(current), neurons.kind, neurons.reset, gate.kind, spikes, trace, keep)
     lanes = (-1, n_samples * n)
     rows = (x.reshape(lanes) for x in (run.spk, run.trace))
-    kernel[_grid(n_samples * n, stream)](
+    _launched(kernel, n_samples * n, stream)(
         current.reshape(lanes), *_some(zeros, _parameters(neurons, gate)), *_some(zeros, (gate.open,), 3),
         state.reshape(lanes), run.state.reshape(lanes), *_some(zeros, rows, 2), *_some(zeros, (run.kept,), 3),
         *_some(zeros, (run.n_open.reshape(-1), run.ramp.reshape(-1))), *_some(zeros, (run.open_at,), 2),
@@ -83,7 +83,7 @@ def scan_backward(
         pulled = (zeros((1, 1), "float") if x is None else x.reshape(lanes) for x in (pull.spk, pull.trace, sums))
         ramp = zeros((n_samples * n if drive else 1,), "float") if pull.ramp is None else pull.ramp.reshape(-1)
         width = (np.float32 if _bits(current) == 32 else np.float64)(surrogate.width)
-        kernel[_grid(n_samples * n, stream)](
+        _launched(kernel, n_samples * n, stream)(
             current.reshape(lanes), *_some(zeros, _parameters(neurons, gate)), *_some(zeros, (flags,), 3), run.kept,
             *pulled, ramp, state.reshape(lanes), d_gate.reshape(lanes if table else (1, 1)), out.reshape(lanes), width,
         )  # fmt: skip
@@ -107,13 +107,14 @@ def _bits(current: Any) -> int:
     return 64 if "64" in str(current.dtype) else 32
 
 
-def _grid(n_lanes: int, stream: int) -> Any:
-    from numba import cuda
+def _launched(kernel: Any, n_lanes: int, stream: int) -> Any:
+    """Return a kernel with its launch: a thread a lane."""
     from numba.core import config
 
-    if config.ENABLE_CUDASIM:
-        return -(-n_lanes // 4), 4  # a thread of the simulator is a thread of the system
-    return -(-n_lanes // THREADS), THREADS, cuda.external_stream(stream) if stream else 0
+    from suspike_kernels.cuda.device import configured
+
+    threads = 4 if config.ENABLE_CUDASIM else THREADS  # a thread of the simulator is a thread of the system
+    return configured(kernel, -(-n_lanes // threads), threads, stream)
 
 
 def _parameters(neurons: NeuronArrays, gate: GateArrays) -> tuple[Any, ...]:

@@ -1,13 +1,4 @@
-"""Time of simulating a sparse network, of 100 synapses a neuron: NEST and Brian2, over activity and size.
-
-``make bench`` runs it (``simulate_sparse.py [ROUNDS]``), to build/bench/simulate_sparse.json. As simulate.py: a process
-each on one pinned core, CPU time of 1000 steps, interleaved, medians, and nothing is timed before all fire as a plain
-loop in float64 does.
-
-sparse  100,000 recurrent neurons, 1 or 10 external events a step, each with 100 targets
-size    1,000 to 1,000,000 neurons without recurrence, 1 external event a step: the same work, among more neurons;
-        of the largest, NEST would take minutes a round
-"""
+"""Simulators of a sparse network checked against a plain loop in float64, and timed interleaved, CPU time."""
 
 from __future__ import annotations
 
@@ -18,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from simulate import SCRIPT, Group
-from sparse_network import FAN_OUT, SparseNetwork, draw, expected, save
-from timing import OUT, Absent, Impl, Worker, report, running
+from sparse_network import FAN_OUT, SparseNetwork, expected, save
+from timing import OUT, Absent, Impl, Worker, running
 
 IMPLS = {"Brian2, C++ standalone": Impl("peers_brian2:sparse"), "NEST": Impl("peers_nest:sparse")}
 
@@ -67,16 +58,3 @@ def measure(case: str, impls: dict[str, Impl], net: SparseNetwork, rounds: int) 
         }  # fmt: skip
         rows.append(row | checks[name] | worker.facts)
     return rows, absent
-
-
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    groups = [measure(f"sparse, {k} a step", IMPLS, draw(100_000, per_step=k), rounds) for k in (1, 10)]
-    for n in (1_000, 10_000, 100_000, 1_000_000):
-        impls = {name: impl for name, impl in IMPLS.items() if n < 1_000_000 or name != "NEST"}
-        groups.append(measure(f"size, {n} neurons", impls, draw(n, per_step=1, recurrent=False), rounds))
-    report("simulate_sparse", groups)
-
-
-if __name__ == "__main__":
-    main()
