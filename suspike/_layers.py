@@ -137,7 +137,7 @@ def count(layer: Layer, given: reference.Layer, done: reference.Run) -> Counts:
         spikes=done.spikes if layer.neuron.fires else None,
         gate=given.gate.open[0] if kind == 1 else None,
         recurrent=layer.recurrent is not None,
-        initial_spikes=given.spk > 0,
+        initial_spikes=given.spk,
         open_at=done.open_at if kind > 1 else None,
         input_gates=given.gate.a.shape[2] if by_input else 0,
         recurrent_gates=given.gate.a.shape[2] if own else 0,

@@ -11,7 +11,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.counts import Counts
 from suspike_kernels.cpu.patches import count_synops
 from suspike_kernels.geometry import Geometry
-from suspike_kernels.layout import Events
+from suspike_kernels.layout import FULL, Events
 
 
 def count_layer(
@@ -22,7 +22,7 @@ def count_layer(
     spikes: Events | None = None,
     gate: NDArray[np.uint8] | None = None,
     recurrent: bool = False,
-    initial_spikes: NDArray[np.bool_] | None = None,
+    initial_spikes: NDArray[Any] | None = None,
     open_at: NDArray[np.int64] | None = None,
     input_gates: int = 0,
     recurrent_gates: int = 0,
@@ -47,8 +47,8 @@ def count_layer(
         Its open steps; none when always open.
     recurrent : bool
         Whether its spikes come back to it one step later.
-    initial_spikes : bool [B, N], optional
-        Its spikes of the step before the first one, when they are fed back.
+    initial_spikes : [B, N], optional
+        Not 0 where it fired in the step before the first one, when its spikes are fed back.
     open_at : int64 [B, T], optional
         How many neurons were open at each step, of a gate that data open; instead of `gate`.
     input_gates : int
@@ -66,30 +66,29 @@ def count_layer(
     opened : uint8 [B, T, N], optional
         Of a convolution whose gates `open_at` counts: which neurons were open.
     """
-    n_samples, n_time = events.n_samples, events.n_steps
-    lengths = np.full(n_samples, n_time) if n_steps is None else n_steps
-    n_open = np.full((1, n_time), n_units) if gate is None else np.count_nonzero(gate, axis=1)[None]
-    n_open = n_open if open_at is None else open_at
     listens = recurrent or recurrent_gates > 0
     assert spikes is not None or not listens, "a layer that hears itself has spikes"
-    own_ptr = spikes.ptr if listens and spikes is not None else np.zeros((0, 0), np.int64)
-    first = np.zeros(n_samples, np.int64)
-    if listens and initial_spikes is not None:
-        first = np.count_nonzero(initial_spikes, axis=1)
-    updates, n_given, n_own, given, own, rows = (
-        int(x) for x in _tally(events.ptr, own_ptr, first, lengths, n_open, n_units, drive_gate, recurrent)
-    )
+    assert gate is None or len(gate) == events.n_steps, "a row for each step"
+    updates, n_given, n_own, given, own, rows, n_steps_all, longest = _tally(
+        events.ptr,
+        spikes.ptr if listens and spikes is not None else NO_PTR,
+        initial_spikes if listens and initial_spikes is not None else NO_BITS,
+        FULL if n_steps is None else n_steps,
+        NO_BITS if gate is None else gate,
+        NO_PTR if open_at is None else open_at,
+        n_units, drive_gate, recurrent,
+    )  # fmt: skip
     reached = n_given * n_units
     if geometry is not None:
         reached, given = count_synops(events, geometry.array(), gate if opened is None else opened)
-    n_arrivals, n_steps_all = n_given + recurrent * n_own, int(lengths.sum())
+    n_arrivals = n_given + recurrent * n_own
     done = given + recurrent * own
     own_synapses = n_units * n_units if recurrent else 0
     gate_synops = n_given * input_gates + n_own * recurrent_gates
     n_gates = n_units if gate is not None or drive_gate else input_gates
     return Counts(
         name=name,
-        samples=n_samples,
+        samples=events.n_samples,
         steps=n_steps_all,
         neurons=n_units,
         synapses=own_synapses + (events.n_units * n_units if geometry is None else geometry.n_synapses),
@@ -99,34 +98,51 @@ def count_layer(
         synops_skipped=reached + recurrent * n_own * n_units - done,
         updates_done=updates,
         updates_skipped=n_steps_all * n_units - updates,
-        gate_evaluations=n_gates * (n_steps_all if gate is None else int(lengths.max(initial=0))),
+        gate_evaluations=n_gates * (n_steps_all if gate is None else longest),
         spikes=0 if spikes is None else len(spikes.idx),
         gate_synops=gate_synops,
         state_words=state_words,
     )
 
 
-@kernel(allocates=False)
+NO_PTR, NO_BITS = np.zeros((0, 0), np.int64), np.zeros((0, 0), np.uint8)
+
+
+@kernel()
 def _tally(
-    ptr: Any, own_ptr: Any, first: Any, n_steps: Any, n_open: Any, n_units: int, everywhere: bool, recurrent: bool
-) -> Any:
+    ptr: Any, own_ptr: Any, before: Any, lengths: Any, table: Any, open_at: Any, n_units: int, everywhere: bool,
+    recurrent: bool,
+) -> Any:  # fmt: skip
     """Return sums over all steps: updates, events given and a layer's own, both times the targets summed, rows read.
 
-    `own_ptr` is [0, 0] where it does not hear itself, `first` [B] its spikes of the step before, `n_open` [1 or B, T].
+    Behind them stand the number of steps and the longest sample's. What there is not is empty: `own_ptr` where a layer
+    does not hear itself, `before` [B, N] (its spikes of the step before), `lengths` [B], `table` [T, N], `open_at`.
     """
-    updates = n_given = n_own = given = own = rows = 0
+    n_time = ptr.shape[1] - 1
+    n_open = np.full(n_time, n_units)
+    for t in range(table.shape[0]):
+        n_open[t] = 0
+        for k in range(table.shape[1]):
+            n_open[t] += table[t, k] != 0
+    updates = n_given = n_own = given = own = rows = n_steps_all = longest = 0
     for b in range(ptr.shape[0]):
-        row = b if n_open.shape[0] > 1 else 0
-        for t in range(n_steps[b]):
+        n_steps = lengths[b] if lengths.shape[0] else n_time
+        n_steps_all += n_steps
+        longest = max(longest, n_steps)
+        opens = open_at[b] if open_at.shape[0] else n_open
+        first = 0
+        for k in range(before.shape[1]):
+            first += before[b, k] != 0
+        for t in range(n_steps):
             arriving, back = ptr[b, t + 1] - ptr[b, t], 0
             if own_ptr.shape[0]:
-                back = own_ptr[b, t] - own_ptr[b, t - 1] if t else first[b]
-            summed = n_units if everywhere else n_open[row, t]
-            updates += n_open[row, t]
+                back = own_ptr[b, t] - own_ptr[b, t - 1] if t else first
+            summed = n_units if everywhere else opens[t]
+            updates += opens[t]
             n_given += arriving
             n_own += back
             given += arriving * summed
             own += back * summed
             if summed:
                 rows += arriving + (back if recurrent else 0)
-    return updates, n_given, n_own, given, own, rows
+    return updates, n_given, n_own, given, own, rows, n_steps_all, longest

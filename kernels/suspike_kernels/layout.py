@@ -6,6 +6,7 @@ Nothing here knows torch. Time is discrete; ``T`` is the number of steps, ``B`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,7 +161,8 @@ def check_events(events: Events, name: str = "events") -> Events:
     if idx.ndim != 1 or idx.dtype != np.int32:
         raise ValueError(f"`{name}.idx` must be int32 of shape [E], got {idx.dtype} of shape {idx.shape}.")
     flat = ptr.ravel()
-    if len(flat) and (flat[0] != 0 or flat[-1] != len(idx) or (ptr[1:, 0] != ptr[:-1, -1]).any()):
+    gaps = len(ptr) > 1 and bool((ptr[1:, 0] != ptr[:-1, -1]).any())
+    if len(flat) and (flat[0] != 0 or flat[-1] != len(idx) or gaps):
         raise ValueError(f"`{name}.ptr` must run from 0 to len(idx) = {len(idx)} without gaps between samples.")
     if not len(flat) and len(idx):
         raise ValueError(f"`{name}.idx` must be empty without samples, got {len(idx)} events.")
@@ -170,7 +172,7 @@ def check_events(events: Events, name: str = "events") -> Events:
         raise ValueError(
             f"`{name}.ptr` must not decrease, got a fall at sample {b}, step {t}: sort the events by time."
         )
-    if len(idx) and (idx.min() < 0 or idx.max() >= n_units):
+    if len(idx) and idx.view(np.uint32).max() >= n_units:  # a negative one is above all others then
         e = int(np.flatnonzero((idx < 0) | (idx >= n_units))[0])
         b, t = (int(x[e]) for x in events.places()[:2])
         raise ValueError(
@@ -371,8 +373,9 @@ class GateArrays(NamedTuple):
     scale: FloatArray
 
 
+@cache
 def always_open(dtype: Any) -> GateArrays:
-    """Return the absence of a gate."""
+    """Return the absence of a gate, always the same one: it has nothing that could be changed."""
     return table_gate(np.zeros((0, 0, 0), np.uint8), np.zeros((0, 0, 0), np.uint8), dtype)
 
 

@@ -24,12 +24,12 @@ def over_samples(work: Callable[[int, int], T], n_samples: int, n_threads: int, 
     and cores in speed. The ranges depend on the three numbers alone, so sums over them are reproducible. Without
     samples, `work` is called once with ``(0, 0)``.
     """
-    n_threads = max(1, min(n_threads, n_samples))
-    n_ranges = 1 if n_threads == 1 else min(n_threads * ranges_each, n_samples)
+    n_threads = min(n_threads, n_samples)
+    if n_threads <= 1:
+        return [work(0, n_samples)]
+    n_ranges = min(n_threads * ranges_each, n_samples)
     cuts = [n_samples * i // n_ranges for i in range(n_ranges + 1)]
     ranges = list(pairwise(cuts))
-    if n_threads == 1:
-        return [work(low, high) for low, high in ranges]
     pool = _pools.get(os.getpid())
     if pool is None:  # a thread starts when none is idle, so a pool has no more than were ever wanted at once
         pool = _pools.setdefault(os.getpid(), ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="suspike"))

@@ -58,19 +58,20 @@ def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
     """Do `forward` where spikes and membrane alone are wanted: see `simulation`."""
     shape, state, spk = layer.events.ptr.shape, layer.state.copy(), layer.spk.copy()
     n_samples, n = spk.shape
-    table, resting = simulation.table_of(layer), simulation.rests(layer)
-    ptr = memory.empty(shape, np.int64)
+    task, ptr = simulation.task_of(layer), memory.empty(shape, np.int64)
     out = np.empty((shape[1] - 1 if trace else 0, n_samples, n), state.dtype)
 
     def run(low: int, high: int) -> tuple[Any, Any]:
-        return ptr[low:high], simulation.run_samples(layer, table, resting, state, spk, low, high, ptr, out)
+        return ptr[low:high], simulation.run_samples(task, state, spk, low, high, ptr, out)
 
     parts = over_samples(run, n_samples, n_threads, ranges_each=4)
-    before = 0
-    for begins, found in parts:
-        begins += before
-        before += len(found)
-    (idx,) = [parts[0][1]] if len(parts) == 1 else _joined([part[1:] for part in parts], n_threads)
+    idx = parts[0][1]
+    if len(parts) > 1:
+        before = 0
+        for begins, found in parts:
+            begins += before
+            before += len(found)
+        (idx,) = _joined([part[1:] for part in parts], n_threads)
     none, n_gated = np.zeros(0, state.dtype), n_gates(layer.gate, n)
     active = Events(np.zeros(shape, np.int64), np.zeros(0, np.int32), n)
     n_open = np.zeros((n_samples, n_gated), np.int64)

@@ -45,11 +45,10 @@ def weights_in_lines(layer: Layer) -> Layer:
     if is_sparse(synapses):
         return layer
     n_steps = layer.events.n_samples * layer.events.n_steps
-    lying = [name for name in ("weight", "recurrent") if getattr(synapses, name).ctypes.data % LINE]
-    if not lying or 4 * sum(len(getattr(synapses, name)) for name in lying) > n_steps:
+    weight, recurrent = synapses.weight, synapses.recurrent
+    if 4 * (len(weight) + len(recurrent)) > n_steps:  # cheaper to ask than where they begin
         return layer
-    copies: dict[str, Any] = {name: in_lines(getattr(synapses, name)) for name in lying}
-    return layer._replace(synapses=synapses._replace(**copies))
+    return layer._replace(synapses=synapses._replace(weight=in_lines(weight), recurrent=in_lines(recurrent)))
 
 
 def scaled(layer: Layer, *, widened: bool) -> Layer:
