@@ -20,6 +20,9 @@ from suspike.nn.paths import PATHS as PATHS
 from suspike.nn.paths import path as path
 from suspike.nn.readouts import LI as LI
 from suspike.nn.readouts import CubaLI as CubaLI
+from suspike.nn.recurrent import GRU as GRU
+from suspike.nn.recurrent import LSTM as LSTM
+from suspike.nn.recurrent import RNN as RNN
 from suspike.nn.rhythms import PeriodicGate as PeriodicGate
 from suspike.nn.rhythms import RandomGate as RandomGate
 from suspike.nn.rhythms import RhythmGate as RhythmGate
@@ -30,7 +33,9 @@ from suspike.nn.stateless import EventDropout as EventDropout
 from suspike.nn.stateless import Pool2d as Pool2d
 from suspike.nn.stateless import Skip as Skip
 from suspike.nn.states import AdLIFState as AdLIFState
+from suspike.nn.states import CellState as CellState
 from suspike.nn.states import CubaLIFState as CubaLIFState
 from suspike.nn.states import CubaLIState as CubaLIState
 from suspike.nn.states import LIFState as LIFState
 from suspike.nn.states import LIState as LIState
+from suspike.nn.states import LSTMState as LSTMState

@@ -102,4 +102,37 @@ class CubaLIState(NamedTuple):
         return CubaLIState(self.v.detach(), self.i.detach(), self.t)
 
 
-State = LIFState | CubaLIFState | AdLIFState | LIState | CubaLIState
+class CellState(NamedTuple):
+    """State of `RNN` and `GRU`: `h` [num_layers, B, H], and the steps `t` since the start."""
+
+    h: Tensor
+    t: int = 0
+
+    @property
+    def variables(self) -> tuple[Tensor, ...]:
+        """What a closed gate keeps: (h,)."""
+        return (self.h,)
+
+    def detach(self) -> CellState:
+        """Return the state without its past."""
+        return CellState(self.h.detach(), self.t)
+
+
+class LSTMState(NamedTuple):
+    """State of `LSTM`: as `CellState`, with the cell state `c` [num_layers, B, H]."""
+
+    h: Tensor
+    c: Tensor
+    t: int = 0
+
+    @property
+    def variables(self) -> tuple[Tensor, ...]:
+        """What a closed gate keeps: (h, c)."""
+        return self.h, self.c
+
+    def detach(self) -> LSTMState:
+        """Return the state without its past."""
+        return LSTMState(self.h.detach(), self.c.detach(), self.t)
+
+
+State = LIFState | CubaLIFState | AdLIFState | LIState | CubaLIState | CellState | LSTMState
