@@ -21,7 +21,7 @@ from suspike_kernels.places import place, place_back
 from suspike_kernels.reference import Surrogate
 from suspike_kernels.scanning import STEPS
 
-PART = 1024
+PART = 512
 """Lanes that are done together: a group of their steps stays in the first-level cache."""
 
 STRIDE = PART + 16

@@ -34,7 +34,7 @@ from suspike_kernels.pool import over_samples
 from suspike_kernels.reference import Surrogate
 from suspike_kernels.scanning import STEPS, ScanGrads, ScanPull, ScanRun, n_groups
 
-TILE = 8 * PART
+TILE = 16 * PART
 """Lanes whose states stay in the second-level cache while time runs."""
 
 STREAM_BYTES = 2**23
