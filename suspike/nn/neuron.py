@@ -63,7 +63,7 @@ class Neuron(nn.Module):
 
     def initial_state(self, batch: int) -> Any:
         """Return the state at rest: all variables 0, no spikes, t = 0."""
-        zero = self.beta.new_zeros(batch, self.n_units)
+        zero = self.leak.stored.new_zeros(batch, self.n_units)
         return self.state(*[zero] * (len(self.state._fields) - 1), 0)
 
     def step(self, cur: Tensor, state: Any = None, *, x: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -130,7 +130,7 @@ class Neuron(nn.Module):
             out, state = self._scan(cur, state, lasts)
         else:
             out, state = self._loop(cur, state, recurrent, x, lasts)
-        return out.reshape(shape), state
+        return out if out.shape == shape else out.reshape(shape), state
 
     def _checked(self, cur: Tensor) -> tuple[torch.Size, Tensor]:
         """Return the shape of a current, and the current as [T, B, N]."""
@@ -185,8 +185,8 @@ class Neuron(nn.Module):
             why_not = "its gate sees the layer's input"
         elif isinstance(self.gate, DriveGate) and lasts is not None:
             why_not = "its gate sees currents behind the end of samples"
-        elif cur.dtype not in (torch.float32, torch.float64) or cur.dtype != self.beta.dtype:
-            why_not = f"its current is {cur.dtype}, its parameters are {self.beta.dtype}"
+        elif cur.dtype not in (torch.float32, torch.float64) or cur.dtype != self.leak.stored.dtype:
+            why_not = f"its current is {cur.dtype}, its parameters are {self.leak.stored.dtype}"
         elif not (cur.device.type == "cpu" or (cur.is_cuda and _has_cuda_kernels())):
             why_not = f"it is on {cur.device}"
         forced = paths.forced()
@@ -210,10 +210,12 @@ class Neuron(nn.Module):
             options |= {"kappa": gate.kappa, "gate_width": gate.width, "gate_scale": gate.get_buffer("scale")}
         elif lasts is not None:
             options["table"] = lasts.transpose(0, 1).to(cur.dtype)
-        run = scan(cur, torch.stack(state.variables), spikes=self.fires, trace=not self.fires, **options)
+        variables = state.variables
+        before = torch.stack(variables) if len(variables) > 1 else variables[0][None]
+        run = scan(cur, before, spikes=self.fires, trace=not self.fires, **options)
         if isinstance(gate, DriveGate):
             gate(gate.use(run.n_open.to(cur.dtype), run.ramp, run.open_at, None))
-        t, variables = state.t + len(cur), run.state.unbind(0)
+        t, variables = state.t + len(cur), [run.state[i] for i in range(len(variables))]
         if not self.fires:
             return run.trace, self.state(*variables, t)
         spk = run.spk[-1] if len(cur) else state.spk

@@ -23,6 +23,12 @@ class Leak(nn.Module):
             self.register_buffer("fixed", torch.full((n_units,), float(value)))
         self.learn = learn
 
+    @property
+    def stored(self) -> Tensor:
+        """What is kept [N]: the factor, or what a sigmoid makes it from."""
+        stored: Tensor = self.raw if self.learn else self.fixed
+        return stored
+
     def forward(self) -> Tensor:
         """Return the factor [N]."""
         if not self.learn:

@@ -61,6 +61,8 @@ def forced() -> str | None:
 
 def tell(module: nn.Module, chosen: str, shape: tuple[int, ...], reason: str) -> None:
     """Log a choice, once for each module, path and shape but for the batch."""
+    if not log.isEnabledFor(logging.INFO):
+        return
     told = _told.setdefault(module, set())
     key = (chosen, (shape[0], *shape[2:]))
     if key not in told:

@@ -22,6 +22,8 @@ from suspike_kernels.layout import GateArrays, NeuronArrays, always_open
 from suspike_kernels.reference import NO_SURROGATE, Surrogate
 from suspike_kernels.scanning import ScanPull, ScanRun
 
+NONE: dict[torch.dtype, Any] = {torch.float32: np.zeros(0, np.float32), torch.float64: np.zeros(0, np.float64)}
+
 
 class Scanned(NamedTuple):
     """What a scan returns.
@@ -125,7 +127,7 @@ def scan(
         What to return.
     """
     given = _Given(cur, state, beta, threshold, decay, a, b, table, kappa, gate_width, gate_scale)
-    given = _Given._make(None if x is None else x.to(cur.dtype) for x in given)
+    given = _Given._make(x if x is None or x.dtype == cur.dtype else x.to(cur.dtype) for x in given)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
     near = near if given.table is not None and given.table.requires_grad else None
     plan = _Plan(near, kind, reset, attached, surrogate, spikes, trace, keep)
@@ -146,7 +148,7 @@ class _Scan(torch.autograd.Function):
             run = cpu_scan.scan_forward(current, neurons, gate, state, **options, n_threads=torch.get_num_threads())
         if plan.keep:
             ctx.save_for_backward(*given)
-            ctx.plan, ctx.n_threads = plan, torch.get_num_threads()
+            ctx.plan, ctx.neurons, ctx.gate, ctx.n_threads = plan, neurons, gate, torch.get_num_threads()
             ctx.run = ScanRun(*(None,) * 2, run.state, run.kept, *(None,) * 3)  # not what is returned: a cycle
         drive = given.kappa is not None
         found = (run.spk, run.trace, run.state, run.ramp, run.n_open, run.open_at)
@@ -161,8 +163,8 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, want = ctx.plan, _Given._make(ctx.needs_input_grad[:-1])
-        given = _Given._make(ctx.saved_tensors)
-        current, neurons, gate, _ = _arrays(given, plan)
+        given, neurons, gate = _Given._make(ctx.saved_tensors), ctx.neurons, ctx.gate  # nobody has changed them since
+        current: Any = given.cur if given.cur.is_cuda else given.cur.numpy()
         pulled = [g if g is not None and g.numel() else None for g in grads[:4]]
         if given.cur.is_cuda:
             pull = ScanPull(*(None if g is None else g.contiguous() for g in pulled))
@@ -185,7 +187,7 @@ class _Scan(torch.autograd.Function):
 
 def _arrays(given: _Given, plan: _Plan) -> tuple[Any, NeuronArrays, GateArrays, Any]:
     """Return the kernels' arguments: numpy views, or the device's tensors as they are."""
-    none = np.zeros(0, str(given.cur.dtype).removeprefix("torch."))
+    none = NONE[given.cur.dtype]
 
     def view(x: Tensor | None) -> Any:
         return none if x is None else x if x.is_cuda else x.numpy()
