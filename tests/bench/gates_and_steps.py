@@ -96,6 +96,7 @@ def neuron(case: str, rounds: int) -> Group:
         "suspike": Impl("ours:neuron", {}, loop),
         "the same arrays copied": Impl("ours:neuron_copied", differs="computes no neuron"),
         "the same, in autograd": Impl("ours:neuron_copied_in_autograd", differs="computes no neuron"),
+        "a module that copies": Impl("copying:neuron", differs="computes no neuron"),
         "SpikingJelly": Impl("peers:spikingjelly_neuron", {}, loop),
         "snnTorch": Impl("peers:snntorch_neuron", differs="resets a step later; arctan surrogate"),
         "torch loop": loop,
