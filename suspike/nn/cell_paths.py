@@ -15,6 +15,9 @@ from suspike.nn.updates import UPDATES, States, Weights
 from suspike_kernels.cells import CELLS
 from suspike_kernels.cpu.cells import Units, computed, rows_of
 
+SATURATION = 100.0
+"""Added to the argument of a logistic function, it makes 1 of it in float64 too, whatever the rest is."""
+
 BY_TORCH: dict[str, Any] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu, "gru": torch.gru, "lstm": torch.lstm}
 
 
@@ -24,6 +27,23 @@ def by_torch(kind: str, x: Tensor, old: States, weights: Weights) -> tuple[Tenso
     given: Any = tuple(s[None] for s in old) if len(old) > 1 else old[0][None]
     out, *after = BY_TORCH[kind](x, given, flat, biased, 1, 0.0, torch.is_grad_enabled(), False, False)
     return out, tuple(s[0] for s in after)
+
+
+def saturated(
+    x: Tensor, old: States, weights: Weights, gate: Any, t: int, n_steps: Tensor | None
+) -> tuple[Tensor, States]:
+    """Run a layer of a GRU by torch's own kernel, shut units held by an input that takes their z to 1.
+
+    The kernel computes ``(h - n) z + n``, which is h but for its last bits: the paper's fused call.
+    """
+    n = old[0].shape[1]
+    shut = (1 - gate.spread(gate(len(x), start=t).open).to(x.dtype))[:, None].expand(-1, x.shape[1], -1)
+    if n_steps is not None:
+        shut = shut.masked_fill(~running(n_steps, *x.shape[:2], least=0).to(x.device), 1)
+    to_z = x.new_zeros(3, n, n)
+    to_z[1] = SATURATION * torch.eye(n, dtype=x.dtype, device=x.device)
+    given = torch.cat([weights.given, to_z.view(3 * n, n)], 1)
+    return by_torch("gru", torch.cat([x, shut], 2), old, weights._replace(given=given))
 
 
 def open_alone(

@@ -110,9 +110,13 @@ class Recurrent(nn.Module):
             h (and c) [num_layers, B, H] after each sample's last true step, and the number t of steps so far.
         """
         x, after = self._run(input, state, n_steps, outputs=True)
-        if not isinstance(input, Spikes):
-            x = x[:, 0] if input.dim() == 2 else x.transpose(0, 1) if self.batch_first else x
-        return x, after
+        return self._shaped(x, input), after
+
+    def _shaped(self, x: Tensor, input: Tensor | Spikes) -> Tensor:
+        """Return an output [T, B, H] in the order of the input."""
+        if isinstance(input, Spikes):
+            return x
+        return x[:, 0] if input.dim() == 2 else x.transpose(0, 1) if self.batch_first else x
 
     def final(self, input: Tensor | Spikes, state: Any = None, *, n_steps: Tensor | None = None) -> Any:
         """Return the state after the last step alone: memory then grows with the last layer's updates, not with T.
@@ -121,7 +125,9 @@ class Recurrent(nn.Module):
         """
         return self._run(input, state, n_steps, outputs=False)[1]
 
-    def _run(self, input: Tensor | Spikes, state: Any, n_steps: Tensor | None, *, outputs: bool) -> tuple[Tensor, Any]:
+    def _run(
+        self, input: Tensor | Spikes, state: Any, n_steps: Tensor | None, *, outputs: bool, exact: bool = True
+    ) -> tuple[Tensor, Any]:
         """Run all layers; the output is [T, B, H]."""
         x, n_steps = self._input(input, n_steps)
         n_time = len(x)
@@ -130,7 +136,10 @@ class Recurrent(nn.Module):
         after: list[States] = []
         for layer in range(self.num_layers):
             old = tuple(s[layer] for s in given)
-            x, last = self._layer(layer, x, old, t, n_steps, outputs or layer + 1 < self.num_layers)
+            if exact or self.gates[layer] is None:
+                x, last = self._layer(layer, x, old, t, n_steps, outputs or layer + 1 < self.num_layers)
+            else:
+                x, last = cell_paths.saturated(x, old, self.weights(layer), self.gates[layer], t, n_steps)
             if layer + 1 < self.num_layers:
                 x = dropout(x, self.dropout, self.training)
             after.append(last)
@@ -272,6 +281,27 @@ class GRU(Recurrent):
         gate: Gate | Sequence[Gate | None] | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, gate)
+
+    def forward(
+        self, input: Tensor | Spikes, state: Any = None, *, n_steps: Tensor | None = None, exact_hold: bool = True
+    ) -> tuple[Tensor, Any]:
+        """Run over time: see `RNN`.
+
+        Parameters
+        ----------
+        exact_hold : bool
+            False, without gradient: gates that time alone opens enter torch's own GRU kernel as inputs that take z to
+            1, one call for all steps. That is for GPUs, where one kernel beats many; shut units keep their state but
+            for rounding, whose drift docs/sequence.md reports.
+        """
+        if exact_hold:
+            return super().forward(input, state, n_steps=n_steps)
+        tabled = all(g is None or (isinstance(g, TableGate) and not isinstance(g, SoftGate)) for g in self.gates)
+        if torch.is_grad_enabled() or not tabled:
+            rule = "True with gradients, and with gates that are no function of time"
+            fail("exact_hold", rule, "False", "Call it under torch.no_grad().")
+        x, after = self._run(input, state, n_steps, outputs=True, exact=False)
+        return self._shaped(x, input), after
 
 
 class LSTM(Recurrent):
