@@ -119,9 +119,8 @@ def _tally(
     does not hear itself, `before` [B, N] (its spikes of the step before), `lengths` [B], `table` [T, N], `open_at`.
     """
     n_time = ptr.shape[1] - 1
-    n_open = np.full(n_time, n_units)
+    n_open = np.zeros(table.shape[0], np.int64)
     for t in range(table.shape[0]):
-        n_open[t] = 0
         for k in range(table.shape[1]):
             n_open[t] += table[t, k] != 0
     updates = n_given = n_own = given = own = rows = n_steps_all = longest = 0
@@ -133,6 +132,17 @@ def _tally(
         first = 0
         for k in range(before.shape[1]):
             first += before[b, k] != 0
+        if not table.shape[0] and not open_at.shape[0] and n_steps:  # all at once, as the lists' lengths say it
+            arriving, back = ptr[b, n_steps] - ptr[b, 0], 0
+            if own_ptr.shape[0]:
+                back = first + own_ptr[b, n_steps - 1] - own_ptr[b, 0]
+            updates += n_steps * n_units
+            n_given += arriving
+            n_own += back
+            given += arriving * n_units
+            own += back * n_units
+            rows += arriving + (back if recurrent else 0)
+            continue
         for t in range(n_steps):
             arriving, back = ptr[b, t + 1] - ptr[b, t], 0
             if own_ptr.shape[0]:

@@ -20,7 +20,7 @@ from suspike_testing.comparing import assert_same_bits, assert_same_run
 from suspike_testing.poison import poisoned
 
 from suspike_kernels import cpu, reference
-from suspike_kernels.cpu import compress, fused, simulation
+from suspike_kernels.cpu import compress, fused, fused_runs, simulation
 from suspike_kernels.layout import RESETS, Events, table_gate
 
 DTYPES = ("float32", "float64")
@@ -222,8 +222,8 @@ def test_spikes_that_stay_above() -> None:
 
 
 @numba.njit
-def through_step(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, places: Any) -> Any:
-    return fused.step_columns(v, neurons, reset, arriving, own, places, 3)
+def through_run(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, span: Any, places: Any) -> Any:
+    return fused_runs.run_columns(v, neurons, reset, arriving, own, span, places, 3)
 
 
 @numba.njit
@@ -233,7 +233,7 @@ def through_lines(v: Any, neurons: Any, reset: int, arriving: Any, own: Any, lin
 
 @numba.njit
 def through_wait(v: Any, beta: Any, bias: Any, n_steps: int) -> None:
-    fused.wait_columns(v, beta, bias, n_steps)
+    fused_runs.wait_columns(v, beta, bias, n_steps)
 
 
 def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int, *, small: bool = False) -> int:
@@ -245,22 +245,27 @@ def check_step(dtype: str, n: int, touched: float | None, reset: int, seed: int,
         weight, recurrent = ((x * 256).astype(np.int8) for x in (weight, recurrent))
     neurons = (beta, threshold, bias[0], (rng.random(n) < 0.6).astype(np.uint8), np.full(1, 1 / 256, dtype))
     arriving = (weight, rng.integers(0, 5, 9).astype(np.int32), 2, 2 + seed % 6)
+    given = (*arriving[:2], np.array([0, 1, *arriving[2:], 9]))
     own = (recurrent, rng.integers(0, n, 9).astype(np.int32), 1, 1 + seed % 3)
     lanes = 64 // v.itemsize
     chosen = np.flatnonzero(rng.random(-(-n // lanes)) < (touched or 0)).astype(np.int32) * lanes
     lines = np.concatenate([np.zeros(2, np.int32), chosen, np.zeros(16, np.int32)])  # other steps follow
     wanted, places, kept = v.copy(), np.full(n + compress.AHEAD + 4, -7, np.int32), v.copy()
+    ends, wanted_ends = np.full((2, 5), -7)
     if touched is None:
-        end = through_step(v, neurons, reset, arriving, own, places)
+        assert through_run(v, neurons, reset, given, own, (2, 3, False, ends), places) == 3
+        end = ends[3]
     else:
         end = through_lines(v, neurons, reset, arriving, own, lines, 2 + len(chosen), places)
     stood_in = np.full(n + compress.AHEAD + 4, -7, np.int32)
-    with poisoned(fused):
+    with poisoned(fused, fused_runs):
         if touched is None:
-            found = fused.step_columns(wanted, neurons, reset, arriving, own, stood_in, 3)
+            fused_runs.run_columns(wanted, neurons, reset, given, own, (2, 3, False, wanted_ends), stood_in, 3)
+            found = wanted_ends[3]
         else:
             found = fused.step_lines(wanted, neurons, reset, arriving, own, lines, 2, 2 + len(chosen), stood_in, 3)
     assert found == end
+    np.testing.assert_array_equal(ends, wanted_ends)
     assert_same_bits(v, wanted)
     np.testing.assert_array_equal(places[3:end], stood_in[3:end])
     inside = np.ones(n, bool) if touched is None else np.isin(np.arange(n) // lanes * lanes, chosen)
@@ -276,8 +281,8 @@ def check_wait(dtype: str, n: int, n_steps: int) -> None:
     v, beta = rng.uniform(-1, 1, n).astype(dtype), rng.uniform(0.5, 1, n).astype(dtype)
     wanted, bias = v.copy(), np.zeros(n, dtype)
     through_wait(v, beta, bias, n_steps)
-    with poisoned(fused):
-        fused.wait_columns(wanted, beta, bias, n_steps)
+    with poisoned(fused_runs):
+        fused_runs.wait_columns(wanted, beta, bias, n_steps)
     assert_same_bits(v, wanted)
 
 

@@ -56,7 +56,8 @@ def forward(layer: Layer, surrogate: Surrogate = NO_SURROGATE, *, trace: bool = 
 
 def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
     """Do `forward` where spikes and membrane alone are wanted: see `simulation`."""
-    shape, state, spk = layer.events.ptr.shape, layer.state.copy(), layer.spk.copy()
+    shape, state, spk = layer.events.ptr.shape, memory.empty(layer.state.shape, layer.state.dtype), layer.spk.copy()
+    state[...] = layer.state
     n_samples, n = spk.shape
     task, ptr = simulation.task_of(layer), memory.empty(shape, np.int64)
     out = np.empty((shape[1] - 1 if trace else 0, n_samples, n), state.dtype)
@@ -73,7 +74,8 @@ def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
             before += len(found)
         (idx,) = _joined([part[1:] for part in parts], n_threads)
     none, n_gated = np.zeros(0, state.dtype), n_gates(layer.gate, n)
-    active = Events(np.zeros(shape, np.int64), np.zeros(0, np.int32), n)
+    nowhere = np.ndarray(shape, np.int64, bytes(8), strides=(0, 0))  # one 0, read from all places
+    active = Events(nowhere, np.zeros(0, np.int32), n)
     n_open = np.zeros((n_samples, n_gated), np.int64)
     return Run(
         Events(ptr, idx, n), active, none, none, state, spk, out, n_open, np.zeros(n_open.shape, state.dtype),

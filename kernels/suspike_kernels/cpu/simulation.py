@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu import steps
 from suspike_kernels.cpu.compress import AHEAD
-from suspike_kernels.cpu.fused import WIDE, step_columns, step_lines, wait_columns
+from suspike_kernels.cpu.fused import WIDE, step_lines
+from suspike_kernels.cpu.fused_runs import run_columns, wait_columns
 from suspike_kernels.cpu.lists import room
 from suspike_kernels.cpu.loops import columns
 from suspike_kernels.cpu.memory import LINE
+from suspike_kernels.cpu.rows import scratch
 from suspike_kernels.layout import Events, FloatArray, is_sparse
 from suspike_kernels.reference import Layer
 
@@ -31,7 +33,7 @@ def serves(layer: Layer) -> bool:
 
 def rests(layer: Layer) -> bool:
     """Say whether neurons below their threshold stay there for as long as nothing arrives."""
-    return bool(_rests(layer.neurons.beta, layer.neurons.threshold, layer.synapses.bias))
+    return bool(_rests(task.beta, task.threshold, task.bias))
 
 
 @kernel(allocates=False)
@@ -122,20 +124,24 @@ def run_samples(task: Any, state: Any, spk: Any, low: int, high: int, ptr: Any, 
     """Run samples low .. high - 1 and return their spikes; `ptr` [B, T + 1] gets the steps' begins among these."""
     n_steps, n = ptr.shape[1] - 1, spk.shape[1]
     places, used, before = np.empty(0, np.int32), 0, np.empty(n + AHEAD, np.int32)
+    per_line = LINE // state.itemsize
+    lined = scratch(3, (n + per_line - 1) // per_line * per_line, state)
+    lined[0, :n], lined[1, :n], lined[2, :n] = task.beta, task.threshold, task.bias
     for b in range(low, high):
         places = room(places, used, n_steps * n + AHEAD, (b - low) / (high - low))
-        used = _run_sample(b, task, state, spk, ptr, out, places, used, before)
+        used = _run_sample(b, task, state, spk, ptr, out, places, used, before, lined)
     return places[:used]
 
 
 @kernel(allocates=False)
 def _run_sample(
-    b: int, task: Any, state: Any, spk: Any, ptr: Any, out: Any, places: Any, used: int, before: Any
+    b: int, task: Any, state: Any, spk: Any, ptr: Any, out: Any, places: Any, used: int, before: Any, lined: Any
 ) -> int:
     """Run sample b, append its spikes to `places`, and return how many there are then."""
-    events, weight, recurrent, bias, scale, beta, threshold, reset, _, table, resting = task
-    idx, v, fed, gated = events.idx, state[0, b], recurrent.shape[0] > 0, table.ptr.shape[0] > 0
+    events, weight, recurrent, _, scale, _, _, reset, _, table, resting = task
     n_steps, n, t = steps.n_steps_of(task, b), spk.shape[1], 0
+    beta, threshold, bias = lined[0][:n], lined[1][:n], lined[2][:n]
+    idx, v, fed, gated = events.idx, state[0, b], recurrent.shape[0] > 0, table.ptr.shape[0] > 0
     last, first, end = before, 0, steps.append_above(spk[b], before, 0, 0, n)
     calm = False
     ptr[b, 0] = used
@@ -143,7 +149,7 @@ def _run_sample(
         low, high, until = events.ptr[b, t], events.ptr[b, t + 1], t + 1
         silent = resting and low == high and not (fed and first < end)
         calm = calm or (silent and not _any_above(v, threshold))
-        begin = used
+        own = (recurrent, last, first, end if fed else first)
         if silent and calm:
             while until < n_steps and out.shape[0] == 0 and events.ptr[b, until + 1] == low:
                 until += 1
@@ -151,20 +157,19 @@ def _run_sample(
                 _decay_open(table, beta, bias, v, t, until)
             else:
                 wait_columns(v, beta, bias, until - t)
+            for now in range(t, until):
+                ptr[b, now + 1] = used
+        elif gated:
+            neurons, arriving = (beta, threshold, bias, table.open[t], scale), (weight, idx, low, high)
+            lines = (table.lines, table.ptr[t], table.ptr[until])
+            ptr[b, until] = step_lines(v, neurons, reset, arriving, own, *lines, places, used)
         else:
-            arriving, own = (weight, idx, low, high), (recurrent, last, first, end if fed else first)
-            if gated:
-                neurons = (beta, threshold, bias, table.open[t], scale)
-                used = step_lines(
-                    v, neurons, reset, arriving, own, table.lines, table.ptr[t], table.ptr[t + 1], places, used
-                )
-            else:
-                used = step_columns(v, (beta, threshold, bias, before, scale), reset, arriving, own, places, used)
-            calm = calm and (reset == 0 or begin == used)
-        last, first, end = places, begin, used
-        ptr[b, t + 1] = used
-        for now in range(t + 1, until):
-            ptr[b, now + 1] = used
+            always, given = (beta, threshold, bias, before, scale), (weight, idx, events.ptr[b])
+            span = (t, until if out.shape[0] else n_steps, resting and reset == 0, ptr[b])
+            until = run_columns(v, always, reset, given, own, span, places, used)
+        last, first, end = places, ptr[b, until - 1], ptr[b, until]
+        used = end
+        calm = (calm or not gated) and (reset == 0 or first == end)
         if out.shape[0]:
             for k in columns(0, n):
                 out[t, b, k] = v[k]

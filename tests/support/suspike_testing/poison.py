@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from suspike_kernels import rules
-from suspike_kernels.cpu import compress, fused, memory, scatter, vectors
+from suspike_kernels.cpu import compress, fused, fused_runs, memory, scatter, vectors
 
 # by name: `suspike_kernels.cpu.forward` is the function
 KERNELS = tuple(
     import_module(f"suspike_kernels.cpu.{name}")
-    for name in "forward backward decay fused gating gradients lazy lists patches rows scatter simulation steps".split()
+    for name in (
+        "forward backward decay fused fused_runs gating gradients lazy lists patches rows scatter simulation steps"
+    ).split()
 )
 """The modules of a layer's passes."""
 
@@ -115,42 +117,68 @@ def _lowest_bit(word: Any) -> int:
     return (int(word) & -int(word)).bit_length() - 1
 
 
-def _stepper(n_vectors: int, *, gated: bool) -> Callable[..., int]:
+def _step(here: slice, v: Any, neurons: Any, reset: int, sources: Any, is_open: Any, places: Any, used: int) -> int:
+    """Do a step of neighbours; `is_open` is None where all are, else of all neurons."""
+    beta, threshold, bias, _, scale = neurons
+    small = sources[0][0].dtype == np.int8
+    cur = np.zeros(here.stop - here.start, np.int64) if small else bias[here].copy()
+    for matrix, idx, low, high in sources:
+        if low < high:
+            cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
+    if small:
+        cur = rules.scaled(cur.astype(v.dtype), scale[0], bias[here])
+    for j, k in enumerate(range(here.start, here.stop)):
+        opened = is_open is None or bool(is_open[k])
+        u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
+        fired = opened and rules.fires(u, threshold[k])
+        v[k] = rules.reset(u, threshold[k], reset) if fired else u
+        if fired:
+            places[used] = k
+            used += 1
+    return used
+
+
+def _scratch_behind(places: Any, used: int) -> None:
+    _check(used + compress.AHEAD <= len(places), f"{used} entries and more of {len(places)}")
+    places[used : used + compress.AHEAD] = Poisoned.empty(compress.AHEAD, places.dtype)
+
+
+def _stepper(n_vectors: int) -> Callable[..., int]:
     def step(
         v: Any, neurons: Any, reset: int, arriving: Any, own: Any, where: Any, places: Any, used: int
     ) -> int:  # fmt: skip
-        beta, threshold, bias, is_open, scale = neurons
-        small = arriving[0].dtype == np.int8
-        if gated:
-            lines, first, rest = where
-            _check(0 <= first and first + n_vectors <= len(lines), f"lines from {first} of {len(lines)}")
-            _check(rest <= n_vectors, f"{rest} lines in {n_vectors} vectors")
-            lanes = 64 // v.itemsize
-            firsts = lines[first : first + (rest or n_vectors)]
-            _check(rest or firsts[-1] + lanes <= len(v), "lanes outside of a whole block")
-            stretches = [_columns(v, 1, low, min(lanes, len(v) - low)) for low in firsts.tolist()]
-        else:
-            stretches = [_columns(v, n_vectors, *where)]
-        for here in stretches:
-            cur = np.zeros(here.stop - here.start, np.int64) if small else bias[here].copy()
-            for matrix, idx, low, high in (arriving, own):
-                if low < high:
-                    cur += _rows(matrix, idx, low, high, here.start, here.stop).sum(0)
-            if small:
-                cur = rules.scaled(cur.astype(v.dtype), scale[0], bias[here])
-            for j, k in enumerate(range(here.start, here.stop)):
-                opened = not gated or bool(is_open[k])
-                u = rules.select(opened, rules.leak(v[k], cur[j], beta[k]), v[k])
-                fired = opened and rules.fires(u, threshold[k])
-                v[k] = rules.reset(u, threshold[k], reset) if fired else u
-                if fired:
-                    places[used] = k
-                    used += 1
-        _check(used + compress.AHEAD <= len(places), f"{used} entries and more of {len(places)}")
-        places[used : used + compress.AHEAD] = Poisoned.empty(compress.AHEAD, places.dtype)
+        lines, first, rest = where
+        _check(0 <= first and first + n_vectors <= len(lines), f"lines from {first} of {len(lines)}")
+        _check(rest <= n_vectors, f"{rest} lines in {n_vectors} vectors")
+        lanes = 64 // v.itemsize
+        firsts = lines[first : first + (rest or n_vectors)]
+        _check(rest or firsts[-1] + lanes <= len(v), "lanes outside of a whole block")
+        for low in firsts.tolist():
+            here = _columns(v, 1, low, min(lanes, len(v) - low))
+            used = _step(here, v, neurons, reset, (arriving, own), neurons[3], places, used)
+        _scratch_behind(places, used)
         return used
 
     return step
+
+
+def _runner(n_vectors: int) -> Callable[..., int]:
+    def run(
+        v: Any, neurons: Any, reset: int, arriving: Any, own: Any, where: Any, span: Any, places: Any, used: int
+    ) -> int:  # fmt: skip
+        (weight, idx, begins), (start, until, early, ends) = arriving, span
+        here = _columns(v, n_vectors, *where)
+        for t in range(start, until):
+            ahead = min(t + fused_runs.SILENCE, until)
+            if early and t > start and own[2] == own[3] and begins[t] == begins[ahead]:
+                return t
+            sources, before = ((weight, idx, begins[t], begins[t + 1]), own), used
+            ends[t + 1] = used = _step(here, v, neurons, reset, sources, None, places, used)
+            own = (own[0], places, before if len(own[0]) else used, used)
+            _scratch_behind(places, used)
+        return until
+
+    return run
 
 
 def _waiter(n_vectors: int) -> Callable[..., None]:
@@ -189,12 +217,12 @@ STAND_INS = {
     compress.lowest_bit: _lowest_bit,
     scatter.prefetch: lambda array, i: None,
     vectors.address: lambda array: array.ctypes.data,
-    **{getattr(fused, f"step_{n}"): _stepper(min(n, _WIDE), gated=False) for n in _SIZES},
-    **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE), gated=True) for n in _SIZES},
-    **{getattr(fused, f"wait_{n}"): _waiter(min(n, _WIDE)) for n in _SIZES},
-    fused.step_wide: _stepper(_WIDE, gated=False),
-    fused.open_wide: _stepper(_WIDE, gated=True),
-    fused.wait_wide: _waiter(_WIDE),
+    **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE)) for n in _SIZES},
+    **{getattr(fused_runs, f"run_{n}"): _runner(min(n, _WIDE)) for n in _SIZES},
+    **{getattr(fused_runs, f"wait_{n}"): _waiter(min(n, _WIDE)) for n in _SIZES},
+    fused.open_wide: _stepper(_WIDE),
+    fused_runs.run_wide: _runner(_WIDE),
+    fused_runs.wait_wide: _waiter(_WIDE),
 }
 """Plain functions for what is written in the compiler's own language; `tests/kernels/test_vectors.py` compares them."""
 
