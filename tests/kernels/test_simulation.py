@@ -286,6 +286,28 @@ def check_wait(dtype: str, n: int, n_steps: int) -> None:
     assert_same_bits(v, wanted)
 
 
+@pytest.mark.parametrize(("early", "until", "stop"), [(False, 70, 70), (True, 70, 9), (True, 9, 9), (True, 12, 9)])
+def test_where_a_run_ends(early: bool, until: int, stop: int) -> None:
+    """Rows come at steps 0, 8 and 60, and lift nobody; 7 silent steps are too few to end for."""
+    v, neurons = np.zeros(20, np.float32), [np.full(20, x, np.float32) for x in (0.5, 9, 0)]
+    begins = np.searchsorted([0, 8, 60], np.arange(71))
+    given = (np.ones((1, 20), np.float32), np.zeros(3, np.int32), begins)
+    own = (np.zeros((0, 20), np.float32), np.zeros(1, np.int32), 0, 0)
+    ends, places, args = (
+        np.full(71, -7),
+        np.zeros(40, np.int32),
+        (*neurons, np.zeros(20, np.uint8), np.ones(1, np.float32)),
+    )
+    wanted, wanted_ends = v.copy(), ends.copy()
+    assert through_run(v, args, 0, given, own, (0, until, early, ends), places) == stop
+    with poisoned(fused_runs):
+        fused_runs.run_columns(wanted, args, 0, given, own, (0, until, early, wanted_ends), places, 3)
+    assert_same_bits(v, wanted)
+    np.testing.assert_array_equal(ends, wanted_ends)
+    assert (ends[1 : stop + 1] == 3).all()
+    assert (ends[stop + 1 :] == -7).all()
+
+
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(st.data())
 def test_steps_of_any_width(data: Any) -> None:

@@ -54,8 +54,8 @@ def _runner(n_vectors: int, *, whole: bool) -> Callable[..., int]:
         where those of the step before the first stand in it. `span` are the first step, one behind the last, whether
         it ends early, and an array whose entry t + 1 becomes how many entries `places` has after step t.
 
-        It may end early where neurons that are not above their threshold stay there in silence, and a reset brings all
-        others there: then it does so after a step, if nothing arrives in the next `SILENCE` steps.
+        Early is after a step, where no spike is on its way and nothing arrives in the next `SILENCE` steps: `_waiter`
+        may do those faster.
         """
         check_rows(v, neurons, arriving, own, places)
         number = types.intp
