@@ -37,7 +37,9 @@ def kernel(*, reassociate: bool = False, allocates: bool = True, inline: bool = 
     ----------
     reassociate : bool
         Let sums run in any order and contract to FMA (gradients and row sums). The state update never may: it is
-        plain IEEE arithmetic, equal on every machine.
+        plain IEEE arithmetic, equal on every machine. One that other kernels call must be
+        `inline`: each caller has a copy of it, rounded in its own way, and among copies that stand apart the first one
+        loaded serves all callers, so that results would depend on what ran before.
     allocates : bool
         A function that makes no array of its own says so, and then counts no references to those that it is given: two
         atomic additions for each would cost more than a short loop.

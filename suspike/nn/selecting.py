@@ -85,7 +85,8 @@ def _stream(
 ) -> tuple[Tensor, Tensor]:
     w, v, b, c = (None if p is None else p.detach().contiguous().numpy() for p in weights)
     after = state.detach().clone(memory_format=torch.contiguous_format)
-    assert w is not None and v is not None, "of every cell"
+    assert w is not None, "of every cell"
+    assert v is not None, "of every cell"
     n, extra = v.shape[1], np.zeros(0, v.dtype)
     both = np.zeros(len(v), v.dtype) if b is None or c is None else b + c
     if cell is GRU:
@@ -167,7 +168,7 @@ class _Selected(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *pulled: Tensor | None) -> tuple[Tensor | None, ...]:
         saved: list[Any] = [None if p is None else p.detach().contiguous() for p in ctx.saved_tensors]
-        x, _, w, v, b, c, table, now = saved
+        x, _, w, v, *_, table, now = saved
         plan, want, now, (by_out, by_now) = ctx.plan, ctx.needs_input_grad, now.clone(), pulled
         (ptr, ends, idx), cell, batch, n = plan.units, plan.cell, x.shape[1], v.shape[1]
         by_now = torch.zeros_like(now) if by_now is None else by_now.clone(memory_format=torch.contiguous_format)

@@ -117,6 +117,32 @@ print(rows.dot(np.ones(3), np.ones(3)), len(rows.dot.stats.cache_hits))
     assert any((tmp_path / "suspike").glob("kernels-*/**/*.nbi"))
 
 
+def test_a_process_that_compiles_computes_the_bits_of_one_that_loads(tmp_path: Path) -> None:
+    script = """
+import hashlib
+import numpy as np
+from suspike_kernels.cpu.scan import scan_backward, scan_forward
+from suspike_kernels.layout import always_open, lif_arrays
+from suspike_kernels.reference import Surrogate
+from suspike_kernels.scanning import ScanPull
+rng, n = np.random.default_rng(0), 700
+neurons, gate = lif_arrays(np.full(n, 0.9), np.ones(n), 1), always_open(np.dtype(np.float64))
+cur = 0.6 * rng.standard_normal((23, 5, n))
+run = scan_forward(cur, neurons, gate, np.zeros((1, 5, n)))
+pull = ScanPull(rng.standard_normal(cur.shape), None, rng.standard_normal((1, 5, n)), None)
+by = scan_backward(pull, run, cur, neurons, gate, Surrogate(0, 0.5))
+print(*(hashlib.sha256(x.tobytes()).hexdigest() for x in (run.spk, by.current, by.beta, by.threshold)))
+"""
+    environ = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(SOURCES.parent)}
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=environ, check=True, capture_output=True, text=True, timeout=300
+        ).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+
+
 def test_updates_are_never_contracted_to_fused_operations() -> None:
     """No flag that lets the compiler fuse or reorder stands in a state update, whoever compiled it before."""
     program = """

@@ -56,7 +56,6 @@ def stream(
     out : float [T, B, H] or [0, B, H]
         Gets the state h of each step.
     """
-    n_states, _, size = state.shape
     sums = np.zeros(v.shape[0] + PAD, x.dtype)
     panels = np.zeros((4, v.shape[0] + PAD), x.dtype)
     for b in range(low, high):

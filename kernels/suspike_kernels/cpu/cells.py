@@ -270,7 +270,7 @@ def go_back(
         put(grads.state[s], idx, n_open, work[s], batch)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def _total(x: Any) -> Any:
     total = x.dtype.type(0)
     for b in range(x.shape[0]):
@@ -278,7 +278,7 @@ def _total(x: Any) -> Any:
     return total
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def _moved(grad: Any, new: Any, old: Any) -> Any:
     """Return the gradient by the gate of a unit whose state would be `new` when open, `old` when shut."""
     total = grad.dtype.type(0)
@@ -336,7 +336,7 @@ def _gru_back(j: int, k: int, n_open: int, size: int, kept: Any, work: Any, grad
     return total
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def _toward(grad: Any, h: Any, z: Any, n: Any) -> Any:
     """Return the gradient by the gate of a GRU's unit."""
     total = grad.dtype.type(0)

@@ -154,7 +154,7 @@ def tally(gate: Any, activation: Any, n_open: Any, ramp: Any) -> None:
         ramp[g] += min(max(part, activation.dtype.type(0)), one)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_near(d_gate: Any, is_near: Any, by_gate: Any, low: int, high: int) -> None:
     """Add to `by_gate` [G] the gradients `d_gate` [N] of the neurons low .. high - 1 that are near their threshold."""
     zero, size = d_gate.dtype.type(0), d_gate.shape[0] // by_gate.shape[0]
@@ -169,7 +169,7 @@ def add_near(d_gate: Any, is_near: Any, by_gate: Any, low: int, high: int) -> No
         by_gate[g] += total
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def gate_slopes(d_gate: Any, activation: Any, gate: Any, d_ramp: Any, want: bool, out: Any) -> None:
     """Set `out` [G] to the gradient by the activation, from that by the neurons' gates `d_gate` [N] and by the ramp."""
     n_gates = out.shape[0]

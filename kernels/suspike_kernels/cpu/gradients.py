@@ -11,7 +11,7 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def through_adaptation(
     rho: Any, a: Any, b: Any, dv: Any, dw: Any, jump: Any, v: Any, w: Any, fired: Any, is_open: Any, by_rho: Any,
     by_a: Any, by_b: Any, d_gate: Any, near: bool, want_neurons: bool, low: int, high: int,
@@ -47,7 +47,7 @@ def through_adaptation(
         dw[k] = rho[k] * dw[k] if is_open[k] else dw[k]
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def through_surrogate(
     by_value: Any, distance: Any, first: int, last: int, width: Any, shape: int, by_next: Any
 ) -> None:
@@ -65,7 +65,7 @@ def through_surrogate(
             by_next[e] = (by_value[at] + by_next[e]) * rules.surrogate(distance[at], width, 1)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def by_gate(
     kind: int, beta: Any, decay: Any, dv: Any, dx: Any, v: Any, x: Any, cur: Any, d_gate: Any, low: int, high: int
 ) -> None:
@@ -85,7 +85,7 @@ def by_gate(
             d_gate[k] += dv[k] * (rules.leak_adapted(v[k], cur[k], x[k], beta[k]) - v[k])
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def by_leaks(
     kind: int, by_beta: Any, by_decay: Any, dv: Any, dx: Any, v: Any, x: Any, cur: Any, is_open: Any, low: int,
     high: int,

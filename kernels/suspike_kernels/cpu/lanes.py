@@ -174,7 +174,7 @@ def _finish(model: Any, work: Any, at: int, g: Any, by: Any) -> None:
             work[place_of(at, SUMS + 4, g)] += by[6]
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def return_four(
     model: Any, width: Any, cur: Any, flags: Any, work: Any, at: int, kept: Any, group: int, d_spk: Any, d_trace: Any,
     made: Any, t: int, low: int, high: int,
@@ -213,7 +213,7 @@ def return_four(
         _finish(model, work, at, g, by)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def return_one(
     model: Any, width: Any, cur: Any, flags: Any, work: Any, at: int, kept: Any, group: int, d_spk: Any, d_trace: Any,
     made: Any, t: int, low: int, high: int,

@@ -60,7 +60,7 @@ def _stretch(geometry: Any, unit: int) -> Any:
     return row, step, low, high, column, (end - first) * c_out, out, out_width * c_out
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_patches(acc: Any, weight: Any, geometry: Any, idx: Any, first: int, last: int) -> None:
     """Add to `acc` [N] the weights of the events ``idx[first:last]``."""
     for e in range(first, last):
@@ -69,7 +69,7 @@ def add_patches(acc: Any, weight: Any, geometry: Any, idx: Any, first: int, last
             add_run(acc, out - j * out_step, weight, row + j * step, column, length)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_patch_gradients(grad: Any, by_cur: Any, t: int, geometry: Any, idx: Any, first: int, last: int) -> None:
     """Add to `grad`, as the weights lie, row t of `by_cur` [T, N] at the patches of the events ``idx[first:last]``."""
     for e in range(first, last):
@@ -78,7 +78,7 @@ def add_patch_gradients(grad: Any, by_cur: Any, t: int, geometry: Any, idx: Any,
             add_run(grad[row + j * step], column, by_cur, t, out - j * out_step, length)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_patch_dots(
     weight: Any, geometry: Any, idx: Any, first: int, last: int, by_cur: Any, sums: Any, at: int
 ) -> None:

@@ -64,7 +64,7 @@ def scaled(layer: Layer, *, widened: bool) -> Layer:
     return layer._replace(synapses=synapses)
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_rows(acc: Any, start: Any, matrix: Any, idx: Any, first: int, last: int, low: int, high: int) -> None:
     """Set ``acc[low:high]`` to `start` plus ``matrix[idx[e], low:high]`` for e in first .. last - 1."""
     k = low
@@ -84,7 +84,7 @@ def add_rows(acc: Any, start: Any, matrix: Any, idx: Any, first: int, last: int,
                 rest[j] += row[j]
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def dot(x: Any, y: Any) -> Any:
     """Return the inner product of two vectors."""
     total = x.dtype.type(0)
@@ -93,7 +93,7 @@ def dot(x: Any, y: Any) -> Any:
     return total
 
 
-@kernel(reassociate=True, allocates=False)
+@kernel(reassociate=True, allocates=False, inline=True)
 def add_dots(matrix: Any, idx: Any, first: int, last: int, x: Any, low: int, high: int, out: Any, at: int) -> None:
     """Add to ``out[at + e - first]`` the product of ``matrix[idx[e]]`` and `x`, in the columns low .. high - 1."""
     middle = low + (high - low) // 16 * 16

@@ -33,7 +33,7 @@ def serves(layer: Layer) -> bool:
 
 def rests(layer: Layer) -> bool:
     """Say whether neurons below their threshold stay there for as long as nothing arrives."""
-    return bool(_rests(task.beta, task.threshold, task.bias))
+    return bool(_rests(layer.neurons.beta, layer.neurons.threshold, layer.synapses.bias))
 
 
 @kernel(allocates=False)
