@@ -14,7 +14,8 @@ threads    all samples in one call on one thread and on two: wall time, not pinn
 gates      1024 neurons with rhythms, all samples in one call, against the same network always open, with and without
            recurrence; without it, all have the same events, and a kernel that leaves out closed blocks of 16 neurons
            cannot be faster than 1 / touched
-steps      the same events on ten times as many steps, each with the tenth root of the leak, all samples in one call
+steps      the same events on ten times as many steps, each with the tenth root of the leak, all samples in one call;
+           and a C program that does these steps of this network alone, as fast as one was found to (steps_in_c.c)
 first      wall time of a new process, from its first import to the first result, compiled kernels on disk
 """
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import steps_in_c
 from network import Fired, Network, draw, expected, save, stretched, unexplained
 from ours_simulate import in_bytes
 from timing import OUT, Absent, Impl, Worker, report, running
@@ -39,6 +41,7 @@ SCRIPT = "simulation_worker.py"
 PERIODS = (2.53, 5.47, 12.1, 29.3)
 Group = tuple[list[dict[str, Any]], dict[str, str]]
 ONE, ALL = Impl("ours_simulate:suspike", {"batch": 1}), Impl("ours_simulate:suspike", {"batch": 16})
+IN_C = Impl("steps_in_c:network")
 REFERENCE = {
     "suspike": ONE,
     "suspike, 16 samples a call": ALL,
@@ -171,8 +174,12 @@ def steps(rounds: int) -> list[Group]:
     for n_events, gain in ((8000, 1.0), (400, 4.0)):
         net = draw(n_events=n_events, gain=gain)
         nets = {"1000 steps": net, "10000 steps": stretched(net, 10)}
+        impls = dict.fromkeys(nets, ALL)
+        if steps_in_c.is_possible():
+            in_c = {f"{name}, a C program": name for name in nets}
+            nets, impls = nets | {new: nets[name] for new, name in in_c.items()}, impls | dict.fromkeys(in_c, IN_C)
         case = f"steps, {n_events} events"
-        groups.append(measure(case, dict.fromkeys(nets, ALL), nets, base="1000 steps", rounds=rounds))
+        groups.append(measure(case, impls, nets, base="1000 steps", rounds=rounds))
     return groups
 
 
