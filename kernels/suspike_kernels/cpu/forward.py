@@ -74,8 +74,7 @@ def _simulate(layer: Layer, trace: bool, n_threads: int) -> Run:
             before += len(found)
         (idx,) = _joined([part[1:] for part in parts], n_threads)
     none, n_gated = np.zeros(0, state.dtype), n_gates(layer.gate, n)
-    nowhere = np.ndarray(shape, np.int64, bytes(8), strides=(0, 0))  # one 0, read from all places
-    active = Events(nowhere, np.zeros(0, np.int32), n)
+    active = Events(np.zeros(shape, np.int64), np.zeros(0, np.int32), n)
     n_open = np.zeros((n_samples, n_gated), np.int64)
     return Run(
         Events(ptr, idx, n), active, none, none, state, spk, out, n_open, np.zeros(n_open.shape, state.dtype),
