@@ -59,6 +59,12 @@ def remember(c: Any, i: Any, f: Any, g: Any) -> Any:
 
 
 @rule
+def relu(x: Any) -> Any:
+    """Return x, or 0 in the place of what is below; NaN stays."""
+    return ZERO if x <= ZERO else x
+
+
+@rule
 def logistic_back(grad: Any, y: Any) -> Any:
     """Return the gradient by the argument of a logistic function that returned `y`."""
     return grad * y * (ONE - y)
@@ -73,4 +79,4 @@ def tanh_back(grad: Any, y: Any) -> Any:
 @rule
 def relu_back(grad: Any, y: Any) -> Any:
     """Return the gradient by the argument of a rectifier that returned `y`."""
-    return grad if y > ZERO else ZERO * grad
+    return ZERO if y <= ZERO else grad

@@ -17,7 +17,6 @@ from numba.extending import intrinsic, overload
 
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.loops import columns, unsigned
-from suspike_kernels.rules import ZERO
 
 _F = np.float32
 _ONE, _TWO = _F(1), _F(2)
@@ -36,7 +35,7 @@ def exp(x: float) -> float:
 
 
 def logistic(x: float) -> float:
-    """Return ``1 / (1 + e ** -x)``."""
+    """Return ``1 / (1 + e ** -x)``; of float32 below -87 a number from 0 to e^-87, as exp is bounded."""
     return 1 / (1 + math.exp(-x))
 
 
@@ -113,13 +112,6 @@ def each_tanh(x: Any) -> None:
     """Put the tanh of each entry of a vector into its place."""
     for k in columns(0, x.shape[0]):
         x[k] = tanh(x[k])
-
-
-@kernel(allocates=False, inline=True)
-def each_relu(x: Any) -> None:
-    """Put 0 in the place of each entry of a vector that is below; NaN stays."""
-    for k in columns(0, x.shape[0]):
-        x[k] = x[k] if x[k] > ZERO else ZERO * x[k]
 
 
 @kernel(allocates=False, inline=True)

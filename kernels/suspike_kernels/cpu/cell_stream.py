@@ -15,7 +15,6 @@ from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.activations import logistic_of, tanh_of
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.cpu.rows import add_dots
-from suspike_kernels.rules import ZERO
 
 PAD = 8
 """Activations are done for a multiple of so many units."""
@@ -91,7 +90,7 @@ def _run_sample(
                 tanh_of(sums, 0, _padded(n), new)
             else:
                 for j in columns(0, n):
-                    new[j] = sums[j] if sums[j] > ZERO else ZERO * sums[j]
+                    new[j] = cells.relu(sums[j])
             for j in columns(0, n):
                 h[unsigned(idx[first + j])] = new[j]
         if out.shape[0]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from suspike_kernels import cells
 from suspike_kernels.compiling import kernel
-from suspike_kernels.cpu.activations import each_logistic, each_relu, each_tanh
+from suspike_kernels.cpu.activations import each_logistic, each_tanh
 from suspike_kernels.cpu.loops import columns, unsigned
 from suspike_kernels.layout import FloatArray
 from suspike_kernels.rules import ONE, ZERO
@@ -162,7 +162,8 @@ def _rnn(kind: int, j: int, k: int, given: Any, own: Any, bias: Any, kept: Any) 
     if kind == 0:
         each_tanh(new)
     else:
-        each_relu(new)
+        for b in columns(0, new.shape[0]):
+            new[b] = cells.relu(new[b])
     for b in columns(0, new.shape[0]):
         out[b] = new[b]
 
