@@ -140,6 +140,7 @@ class Recurrent(nn.Module):
                 x, last = self._layer(layer, x, old, t, n_steps, outputs or layer + 1 < self.num_layers)
             else:
                 x, last = cell_paths.saturated(x, old, self.weights(layer), self.gates[layer], t, n_steps)
+            x, last = x.to(old[0].dtype), tuple(s.to(old[0].dtype) for s in last)  # not so under autocast
             if layer + 1 < self.num_layers:
                 x = dropout(x, self.dropout, self.training)
             after.append(last)
@@ -172,7 +173,8 @@ class Recurrent(nn.Module):
             variables, t = state.variables, state.t
         else:
             variables, t = (state,) if isinstance(state, Tensor) else state, 0
-        if not isinstance(variables, tuple) or len(variables) != len(fields):
+        tensors = isinstance(variables, tuple) and all(isinstance(x, Tensor) for x in variables)
+        if not tensors or len(variables) != len(fields):
             fail("state", f"a {self.state.__name__} or ({', '.join(fields)})", f"a {type(state).__name__}")
         for name, x in zip(fields, variables, strict=True):
             if x.shape != shape or x.dtype != weight.dtype:
@@ -193,7 +195,7 @@ class Recurrent(nn.Module):
         if chosen == "torch":
             return cell_paths.step_by_step(self.kind, gate, x, old, weights, t, n_steps)
         few = x.device.type == "cpu" and selecting.streams(x, *old, *weights)
-        if gate is None and n_steps is None and not few:
+        if gate is None and n_steps is None and not few and len(x):
             return cell_paths.by_torch(self.kind, x, old, weights)
         return cell_paths.open_alone(self.kind, gate, x, old, weights, t, n_steps, outputs=outputs)
 

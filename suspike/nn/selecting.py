@@ -172,7 +172,12 @@ class _Selected(torch.autograd.Function):
         plan, want, now, (by_out, by_now) = ctx.plan, ctx.needs_input_grad, now.clone(), pulled
         (ptr, ends, idx), cell, batch, n = plan.units, plan.cell, x.shape[1], v.shape[1]
         by_now = torch.zeros_like(now) if by_now is None else by_now.clone(memory_format=torch.contiguous_format)
-        wanted = {name: torch.zeros_like(saved[i]) for i, name in enumerate("x_wvbc") if want[i] and name != "_"}
+        both = want[4] or want[5]  # the biases' gradients are added up together
+        wanted = {
+            name: torch.zeros_like(saved[i])
+            for i, name in enumerate("x_wvbc")
+            if name != "_" and (both if name in "bc" else want[i])
+        }
         by_x, by_w, by_v, by_b, by_c = (wanted.get(name) for name in "xwvbc")
         by_table = x.new_zeros(table.shape if want[6] else (0, 0))
         grads = Gradients(by_now.numpy(), Bias(_array(by_b, x), _array(by_c, x)), by_table.numpy())
