@@ -194,7 +194,7 @@ class Recurrent(nn.Module):
             paths.tell(self, chosen, x.shape, why_not or "time alone opens its gate")
         if chosen == "torch":
             return cell_paths.step_by_step(self.kind, gate, x, old, weights, t, n_steps)
-        few = x.device.type == "cpu" and selecting.streams(x, *old, *weights)
+        few = not paths.on_cpu(x) and selecting.streams(x, *old, *weights)
         if gate is None and n_steps is None and not few and len(x):
             return cell_paths.by_torch(self.kind, x, old, weights)
         return cell_paths.open_alone(self.kind, gate, x, old, weights, t, n_steps, outputs=outputs)

@@ -259,3 +259,23 @@ def test_shapes_in_and_out(gate: str) -> None:
         empty, none = net(x[:, :0])
         assert empty.shape == (9, 0, N)
         assert none.h.shape == (2, 0, N)
+
+
+def test_a_cell_stands_in_a_stack() -> None:
+    """Behind neurons that fire and before a readout; lengths and states reach it."""
+    front, back = nn.Dense(N_IN, N_IN, nn.LIF(N_IN, beta=0.8, threshold=0.3)), nn.Dense(N, 3, nn.LI(3, beta=0.9))
+    net = nn.Stack(front, make_cell("lstm", "rhythm"), back).double()
+    counts = (make_input(9, 4) > 0.3).double()
+    for n_steps in (None, LENGTHS + 1):
+        x = counts if n_steps is None else counts * (torch.arange(9)[:, None, None] < n_steps[:, None])
+        n_steps = None if n_steps is None else n_steps.clamp(max=9)
+        spk, _ = front(x, n_steps=n_steps)
+        wanted, end = net[1](spk, n_steps=n_steps)
+        wanted, _ = back(wanted, n_steps=n_steps)
+        out, states = net(x, n_steps=n_steps)
+        assert_same_bits(out.detach().numpy(), wanted.detach().numpy())
+        assert_same_bits(states[1].c.detach().numpy(), end.c.detach().numpy())
+        assert_same_bits(net(su.Spikes.from_dense(x, n_steps))[0].detach().numpy(), wanted.detach().numpy())
+    first, states = net(counts[:4])
+    second, _ = net(counts[4:], states)
+    assert_same_bits(torch.cat([first, second]).detach().numpy(), net(counts)[0].detach().numpy())

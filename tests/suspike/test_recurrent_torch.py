@@ -143,6 +143,21 @@ def test_dropout_stands_between_layers_in_training_alone(cell: str) -> None:
     assert torch.equal(dropped(x)[0], single(x)[0])
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_in_bfloat16_it_is_torchs_too(cell: str) -> None:
+    """Which kernels of ours have none of."""
+    ours, theirs = pair(cell, torch.bfloat16)
+    for batch in (2, 11):
+        x = make_input(9, batch, dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert torch.equal(ours(x)[0], theirs.eval()(x)[0])
+    gated = make_cell(cell, "rhythm", dtype=torch.bfloat16)
+    wanted = gated(x)[0].float()
+    assert wanted.dtype == torch.float32
+    single = make_cell(cell, "rhythm", dtype=torch.float32)(x.float())[0]
+    assert_close(wanted.detach().numpy(), single.detach().numpy(), 0.05)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_reaches_the_next_layers_input_and_gate(kind: str) -> None:
     net = make_cell("gru", "rhythm", num_layers=2, dropout=0.5)
