@@ -59,16 +59,37 @@ def rhythm_table(
     bias: Float64, amplitude: Float64, phase: Float64, omega: Float64, *, start: int, n_steps: int
 ) -> NDArray[np.uint8]:
     """Return where `rhythm` is above 0, uint8 [T, N], without its T x N numbers: the same operations, step by step."""
+    return _tables(bias, amplitude, phase, omega, start, n_steps, None)[0]
+
+
+def rhythm_near(
+    bias: Float64,
+    amplitude: Float64,
+    phase: Float64,
+    omega: Float64,
+    width: Float64,
+    *,
+    start: int,
+    n_steps: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return `rhythm_table`, and likewise where the rhythm is nearer to 0 than `width`, float64 [N]."""
+    return _tables(bias, amplitude, phase, omega, start, n_steps, width)
+
+
+def _tables(
+    bias: Float64, amplitude: Float64, phase: Float64, omega: Float64, start: int, n_steps: int, width: Float64 | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     waves = np.stack(_waves(omega, start, n_steps))
     parts = np.ascontiguousarray([(amplitude * f(phase)).T for f in (np.cos, np.sin)])
     table = np.empty((n_steps, len(bias)), np.uint8)
-    _above_zero(bias, waves, parts, np.empty(len(bias)), table)
-    return table
+    near = np.empty((0 if width is None else n_steps, len(bias)), np.uint8)
+    _compare(bias, np.empty(0) if width is None else width, waves, parts, np.empty(len(bias)), table, near)
+    return table, near
 
 
 @kernel(allocates=False)
-def _above_zero(bias: Any, waves: Any, parts: Any, a: Any, table: Any) -> None:
-    """Set `table` [T, N] from waves [2, T, K] and each neuron's parts [2, K, N] of them; `a` [N] is scratch."""
+def _compare(bias: Any, width: Any, waves: Any, parts: Any, a: Any, table: Any, near: Any) -> None:
+    """Set the tables [T, N] from waves [2, T, K] and each neuron's parts [2, K, N] of them; `a` [N] is scratch."""
     for t in range(table.shape[0]):
         row = table[t]
         for i in columns(0, a.shape[0]):
@@ -79,6 +100,10 @@ def _above_zero(bias: Any, waves: Any, parts: Any, a: Any, table: Any) -> None:
                 a[i] = a[i] + sin * by_sin[i] + cos * by_cos[i]
         for i in columns(0, a.shape[0]):
             row[i] = a[i] > 0
+        if near.shape[0]:
+            row = near[t]
+            for i in columns(0, a.shape[0]):
+                row[i] = abs(a[i]) < width[i]
 
 
 def rhythm_backward(

@@ -6,14 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from suspike._validate import fail
 from suspike.nn.gates import Gate, GateTable, Opened, ramp
-from suspike.surrogate import TriangleStep
-from suspike_kernels.rhythm import rhythm, rhythm_backward, spread
+from suspike.surrogate import triangle
+from suspike_kernels.rhythm import RhythmGrads, rhythm, rhythm_backward, rhythm_near, rhythm_table, spread
+
+PIECE = 4096
+"""Steps whose rhythm the backward pass of a table holds at once, in float64."""
 
 
 class TableGate(Gate):
@@ -130,11 +134,11 @@ class RhythmGate(TableGate):
 
     def forward(self, n_steps: int, *, start: int = 0) -> GateTable:
         """Return the gate at the steps `start` to ``start + n_steps - 1``."""
-        a = self.rhythm(n_steps, start=start)
-        width = self.gate_width * self.swing()
-        table: Tensor = TriangleStep.apply(a, width)  # type: ignore[no-untyped-call]
-        near = (a.detach().abs() < width) if a.requires_grad else torch.zeros_like(a, dtype=torch.bool)
-        return GateTable(table.to(self.bias.device, self.bias.dtype), near)
+        parts = [p.cpu().double() for p in (self.bias, self.amplitude, self.phase)] + [2 * math.pi / self.period]
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
+        width, dtype = self.gate_width * self.swing() if learns else None, self.bias.dtype
+        table, near = _Table.apply(*parts, width, start, n_steps, dtype)  # type: ignore[no-untyped-call]
+        return GateTable(table.to(self.bias.device), near)
 
     def share(self, n_steps: int, *, start: int = 0) -> Tensor:
         """Return who is open, [T, N], with the gradient of a ramp that also reaches a gate far from opening.
@@ -227,3 +231,38 @@ class _Rhythm(torch.autograd.Function):
         parts = (p.detach().numpy() for p in ctx.saved_tensors)
         by = rhythm_backward(grads[0].numpy(), *parts, **ctx.span)
         return *(torch.from_numpy(g) for g in by), None, None
+
+
+class _Table(torch.autograd.Function):
+    """Who is open, and who is near if a `width` [N] is given, without the rhythm's T x N numbers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, bias: Tensor, amplitude: Tensor, phase: Tensor, omega: Tensor, width: Tensor | None, start: int,
+        n_steps: int, dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        given = (p.detach().numpy() for p in (bias, amplitude, phase, omega, width) if p is not None)
+        if width is None:
+            table = torch.from_numpy(rhythm_table(*given, start=start, n_steps=n_steps))
+            near = torch.zeros(table.shape, dtype=torch.bool)
+        else:
+            table, near = map(torch.from_numpy, rhythm_near(*given, start=start, n_steps=n_steps))
+            near = near.view(torch.bool)
+            ctx.save_for_backward(bias, amplitude, phase, omega, width)
+        ctx.start = start
+        ctx.mark_non_differentiable(near)
+        return table.to(dtype), near
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, width = ctx.saved_tensors
+        parts = [p.detach().numpy() for p in tensors]
+        total = RhythmGrads(*(np.zeros_like(p) for p in parts))
+        for low in range(0, len(grads[0]), PIECE):
+            by_table = grads[0][low : low + PIECE]
+            span = {"start": ctx.start + low, "n_steps": len(by_table)}
+            by = by_table.double() * triangle(torch.from_numpy(rhythm(*parts, **span)), width)
+            for all_of_it, piece in zip(total, rhythm_backward(by.numpy(), *parts[1:], **span), strict=True):
+                all_of_it += piece
+        return *(torch.from_numpy(g) for g in total), None, None, None, None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED = 11
-PERIOD = 29.3
+PERIOD = float(np.float32(29.3))  # as a gate has it: at 100,000 steps the rest would be a phase
 CHUNKS = {"rnn": 1, "gru": 3, "lstm": 4}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suspike_testing.comparing import assert_close, assert_same_bits, numeric_gradient
 
-from suspike_kernels.rhythm import rhythm, rhythm_backward, rhythm_table, spread
+from suspike_kernels.rhythm import rhythm, rhythm_backward, rhythm_near, rhythm_table, spread
 
 
 def parameters(seed: int, n: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -63,6 +63,17 @@ def test_the_table_has_the_bits_of_the_rhythm(seed: int, n: int, k: int, n_steps
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, rhythm(bias, *swing, start=start, n_steps=n_steps) > 0, strict=False)
     assert found.shape == (n_steps, n)
+
+
+def test_near_has_the_bits_of_the_rhythm_too() -> None:
+    bias, *swing = parameters(5, 130, 4)
+    a = rhythm(bias, *swing, start=7, n_steps=60)
+    width = np.abs(a).min(0)  # exactly at the width is not near
+    width[::2] = np.nextafter(width[::2], np.inf)
+    table, near = rhythm_near(bias, *swing, width, start=7, n_steps=60)
+    np.testing.assert_array_equal(table, a > 0, strict=False)
+    np.testing.assert_array_equal(near, np.abs(a) < width, strict=False)
+    np.testing.assert_array_equal(near.sum(0), np.arange(130) % 2 == 0)
 
 
 @pytest.mark.parametrize("start", [0, 50])

@@ -185,6 +185,19 @@ def test_near_is_where_the_gate_takes_a_gradient() -> None:
         assert not gate(60).near.any()
 
 
+@pytest.mark.parametrize("piece", [1, 7, 60, 4096])
+def test_a_gate_goes_back_in_pieces(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr("suspike.nn.rhythms.PIECE", piece)
+    torch.manual_seed(0)
+    gate = su.nn.RhythmGate(12, open=0.4, gate_width=0.5, learn_periods=True).double()
+    pull, parameters = torch.randn(60, 12).double(), list(gate.parameters())
+    at_once = su.surrogate.TriangleStep.apply(gate.rhythm(60, start=37), gate.gate_width * gate.swing())
+    found = torch.autograd.grad(gate(60, start=37).open, parameters, pull)
+    for by, wanted in zip(found, torch.autograd.grad(at_once, parameters, pull), strict=True):
+        torch.testing.assert_close(by, wanted, rtol=1e-12, atol=1e-13)
+        assert wanted.abs().min() > 1e-6
+
+
 def test_periods_are_what_was_asked_for_learned_or_not() -> None:
     for learn in (False, True):
         gate = su.nn.RhythmGate(2, open=0.5, periods=(2.5, 40.0), learn_periods=learn)

@@ -41,30 +41,26 @@ class Units(NamedTuple):
 
 def computed(is_open: NDArray[np.bool_], near: NDArray[np.bool_] | None) -> Units:
     """Return the units to compute, given who is open, and who is near the threshold of a gate that learns: [T, H]."""
-    return Units(*_computed(is_open, np.zeros((0, 0), np.bool_) if near is None else near))
+    none = np.zeros((0, 0), np.bool_)
+    n_all = int(np.count_nonzero(is_open if near is None else is_open | near))
+    return Units(*_computed(is_open, none if near is None else near, n_all))
 
 
 @kernel()
-def _computed(is_open: Any, near: Any) -> Any:
+def _computed(is_open: Any, near: Any, n_all: int) -> Any:
     n_steps, n = is_open.shape
-    n_all = 0
+    ptr, ends, idx = np.zeros(n_steps + 1, np.int64), np.zeros(n_steps, np.int64), np.empty(n_all + 1, np.int64)
+    used = np.uint64(0)
     for t in range(n_steps):
         for k in range(n):
-            n_all += is_open[t, k] or (near.shape[0] > 0 and near[t, k])
-    ptr, ends, idx = np.zeros(n_steps + 1, np.int64), np.zeros(n_steps, np.int64), np.empty(n_all, np.int64)
-    used = 0
-    for t in range(n_steps):
-        for k in range(n):
-            if is_open[t, k]:
-                idx[used] = k
-                used += 1
+            idx[used] = k  # stays if it counts: a branch would be taken at random
+            used += np.uint64(is_open[t, k])
         ends[t] = used
         for k in range(n if near.shape[0] else 0):
-            if near[t, k] and not is_open[t, k]:
-                idx[used] = k
-                used += 1
+            idx[used] = k
+            used += np.uint64(near[t, k] and not is_open[t, k])
         ptr[t + 1] = used
-    return ptr, ends, idx
+    return ptr, ends, idx[:n_all]
 
 
 class Bias(NamedTuple):
@@ -84,9 +80,10 @@ def rows_of(ptr: Any, ends: Any, idx: Any, chunks: Any, size: int) -> Any:
     for t in range(ends.shape[0]):
         at = len(chunks) * ptr[t]
         for c in chunks:
-            for j in range(ptr[t], ends[t]):
-                rows[at] = c * size + idx[j]
-                at += 1
+            n = ends[t] - ptr[t]
+            for j in columns(0, n):
+                rows[unsigned(at) + j] = c * size + idx[unsigned(ptr[t]) + j]
+            at += n
     return rows
 
 
