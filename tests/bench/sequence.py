@@ -6,8 +6,9 @@ the largest; a machine's speed drifts, so read the ratios. Gates are one sine a 
 
 Before anything is timed, outputs and state, or all gradients, have to agree with the same cell on the plain torch path.
 
-stream     a GRU on one sample of 784 steps, no gradient wanted: 17 % open, the same kernel always open, torch.nn.GRU in
-           inference mode in one call and in one call a step, and gru_loop.c over all rows and over the open ones alone
+stream_N   a GRU of N units on one sample of 784 steps, no gradient wanted: 17 % open, the same kernel always open,
+           torch.nn.GRU in inference mode in one call and in one call a step, and gru_loop.c over all rows and over the
+           open ones alone
 train      forward and backward of 784 steps, 128 samples, 256 units, the gradient given at every output; gates that
            stay or learn; "medium" is ``torch.set_float32_matmul_precision``, which sends products to oneDNN
 shares     the GRU at other shares of open units
@@ -22,7 +23,9 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,28 +108,25 @@ def _row(case: str, name: str, impl: Impl, work: Sequence, ms: float) -> dict[st
     }  # fmt: skip
 
 
-def stream(rounds: int) -> list[Group]:
+def stream(rounds: int, n: int) -> list[Group]:
     like = Impl("ours_sequence:stream", {"way": "torch"})
 
     def ours(way: str) -> Impl:
         return Impl("ours_sequence:stream", {"way": way}, like)
 
-    groups = []
-    for n in (128, 256, 512):
-        dense, gated = draw("gru", 784, 1, n), draw("gru", 784, 1, n, is_open=OPEN)
-        tasks = {
-            "17 %": (ours("outputs"), gated),
-            "17 %, last state alone": (ours("final"), gated),
-            "17 %, one call a step": (ours("each"), gated),
-            "always open": (ours("outputs"), dense),
-            "always open, last state alone": (ours("final"), dense),
-            "torch.nn.GRU": (Impl("ours_sequence:torch_stream", {"each": False}, like), dense),
-            "torch.nn.GRU, one call a step": (Impl("ours_sequence:torch_stream", {"each": True}, like), dense),
-            "C loop": (Impl("ours_sequence:c_loop", {"masked": False}, like), dense),
-            "C loop, 17 %": (Impl("ours_sequence:c_loop", {"masked": True}, like), gated),
-        }
-        groups.append(measure(f"stream, {n} units", tasks, base="always open", rounds=rounds))
-    return groups
+    dense, gated = draw("gru", 784, 1, n), draw("gru", 784, 1, n, is_open=OPEN)
+    tasks = {
+        "17 %": (ours("outputs"), gated),
+        "17 %, last state alone": (ours("final"), gated),
+        "17 %, one call a step": (ours("each"), gated),
+        "always open": (ours("outputs"), dense),
+        "always open, last state alone": (ours("final"), dense),
+        "torch.nn.GRU": (Impl("ours_sequence:torch_stream", {"each": False}, like), dense),
+        "torch.nn.GRU, one call a step": (Impl("ours_sequence:torch_stream", {"each": True}, like), dense),
+        "C loop": (Impl("ours_sequence:c_loop", {"masked": False}, like), dense),
+        "C loop, 17 %": (Impl("ours_sequence:c_loop", {"masked": True}, like), gated),
+    }
+    return [measure(f"stream, {n} units", tasks, base="always open", rounds=rounds)]
 
 
 def ours(*, learned: bool = False, precision: str = "highest") -> Impl:
@@ -198,7 +198,13 @@ def memory(rounds: int) -> list[Group]:
     return [(rows, {})]
 
 
-GROUPS = {"stream": stream, "train": train, "shares": shares, "cells": cells, "memory": memory}
+GROUPS: dict[str, Callable[[int], list[Group]]] = {
+    **{f"stream_{n}": partial(stream, n=n) for n in (128, 256, 512)},
+    "train": train,
+    "shares": shares,
+    "cells": cells,
+    "memory": memory,
+}
 
 
 def main() -> None:
