@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from suspike import losses as losses
     from suspike import nn as nn
     from suspike import plot as plot
+    from suspike import probes as probes
     from suspike import report as report
     from suspike import simulate as simulate
     from suspike import surrogate as surrogate
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
     from suspike.graph import Graph as Graph
     from suspike.inspect import record as record
     from suspike.inspect import summary as summary
+    from suspike.probes import probe_gradients as probe_gradients
     from suspike.spikes import Spikes as Spikes
     from suspike_kernels.layout import Events as Events
 
 _MODULES = (
-    "augment", "convert", "energy", "export", "inspect", "interop", "loader", "losses", "nn", "plot", "report",
-    "simulate", "surrogate", "train",
+    "augment", "convert", "energy", "export", "inspect", "interop", "loader", "losses", "nn", "plot", "probes",
+    "report", "simulate", "surrogate", "train",
 )  # fmt: skip
 _NAMES = {
     "Events": "suspike_kernels.layout", "Graph": "suspike.graph", "Spikes": "suspike.spikes",
-    "record": "suspike.inspect", "summary": "suspike.inspect",
+    "probe_gradients": "suspike.probes", "record": "suspike.inspect", "summary": "suspike.inspect",
 }  # fmt: skip
 __all__ = ["__version__", *_MODULES, *_NAMES]
 

@@ -12,6 +12,7 @@ from suspike._lengths import running
 from suspike.nn import paths, selecting
 from suspike.nn.neuron import choose
 from suspike.nn.updates import UPDATES, States, Weights
+from suspike.nn.watching import LayerNorms
 from suspike_kernels.cells import CELLS
 from suspike_kernels.cpu.cells import Units, computed, rows_of
 
@@ -47,7 +48,16 @@ def saturated(
 
 
 def open_alone(
-    kind: str, gate: Any, x: Tensor, old: States, weights: Weights, t: int, n_steps: Tensor | None, *, outputs: bool
+    kind: str,
+    gate: Any,
+    x: Tensor,
+    old: States,
+    weights: Weights,
+    t: int,
+    n_steps: Tensor | None,
+    norms: LayerNorms | None,
+    *,
+    outputs: bool,
 ) -> tuple[Tensor, States]:
     """Run a layer with the open units' rows alone: by kernels on the CPU, by indices on other devices."""
     near = None
@@ -59,23 +69,30 @@ def open_alone(
         near = gate.spread(opened.near).numpy() if table.requires_grad else None
     units = computed((table.detach() > 0).cpu().numpy(), near)
     if paths.on_cpu(x):
-        return _by_index(kind, x, old, weights, table, units, n_steps)
+        return _by_index(kind, x, old, weights, table, units, n_steps, norms)
     if n_steps is None:
-        out, after = selecting.run(CELLS[kind], x, torch.stack(old), weights, table, units, outputs=outputs)
+        out, after = selecting.run(CELLS[kind], x, torch.stack(old), weights, table, units, norms, outputs=outputs)
         return out, after.unbind(0)
     # the longest first: at every step the samples that still run are the first so many
     order = n_steps.argsort(descending=True, stable=True)
     sizes = (n_steps[None] > torch.arange(len(x))[:, None]).sum(1).tolist()
     out, after = selecting.run(
-        CELLS[kind], x[:, order], torch.stack(old)[:, order], weights, table, units, sizes=sizes,
-        outputs=outputs,
+        CELLS[kind], x[:, order], torch.stack(old)[:, order], weights, table, units,
+        None if norms is None else norms._replace(samples=order), sizes=sizes, outputs=outputs,
     )  # fmt: skip
     place = order.argsort()
     return out[:, place], after[:, place].unbind(0)
 
 
 def _by_index(
-    kind: str, x: Tensor, states: States, weights: Weights, table: Tensor, units: Units, n_steps: Tensor | None
+    kind: str,
+    x: Tensor,
+    states: States,
+    weights: Weights,
+    table: Tensor,
+    units: Units,
+    n_steps: Tensor | None,
+    norms: LayerNorms | None,
 ) -> tuple[Tensor, States]:
     """Run a layer in torch, computing some units at each step: on any device."""
     lasts = None if n_steps is None else running(n_steps, *x.shape[:2], least=0).to(x.device)
@@ -92,12 +109,21 @@ def _by_index(
             is_open = is_open if lasts is None else is_open * lasts[t]
             now = choose(is_open, new, old)
             states = tuple(s.index_copy(1, chosen, u) for s, u in zip(states, now, strict=True))
+        if norms is not None:
+            states = norms.hooked(t, states)
         out.append(states[0])
     return torch.stack(out) if out else x.new_zeros(0, x.shape[1], states[0].shape[1]), states
 
 
 def step_by_step(
-    kind: str, gate: Any, x: Tensor, states: States, weights: Weights, t: int, n_steps: Tensor | None
+    kind: str,
+    gate: Any,
+    x: Tensor,
+    states: States,
+    weights: Weights,
+    t: int,
+    n_steps: Tensor | None,
+    norms: LayerNorms | None,
 ) -> tuple[Tensor, States]:
     """Run a layer step by step in torch: the readable definition, for any gate, on any device."""
     lasts = None if n_steps is None else running(n_steps, *x.shape[:2], least=0).to(x.device)
@@ -109,6 +135,8 @@ def step_by_step(
         if opened is not None:
             is_open = opened(step, drive, states[0])
         states = tuple(choose(is_open, new, states))
+        if norms is not None:
+            states = norms.hooked(step, states)
         out.append(states[0])
     if opened is not None:
         opened.finish(x.shape[1])

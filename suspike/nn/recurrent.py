@@ -17,12 +17,13 @@ from torch.nn.functional import dropout
 
 from suspike._lengths import unpadded
 from suspike._validate import fail
-from suspike.nn import cell_paths, paths, selecting
+from suspike.nn import cell_paths, paths, selecting, watching
 from suspike.nn.gates import Gate, InputGate
 from suspike.nn.layer import lengths
 from suspike.nn.rhythms import SoftGate, TableGate
 from suspike.nn.states import CellState, LSTMState
 from suspike.nn.updates import States, Weights
+from suspike.nn.watching import LayerNorms
 from suspike.spikes import Spikes
 from suspike_kernels.cells import CELLS
 
@@ -134,10 +135,12 @@ class Recurrent(nn.Module):
         single = isinstance(input, Tensor) and input.dim() == 2
         given, t = self._given(state, x.shape[1], single)
         after: list[States] = []
+        norms = watching.begin(self, len(given), self.num_layers, *x.shape[:2])
         for layer in range(self.num_layers):
             old = tuple(s[layer] for s in given)
             if exact or self.gates[layer] is None:
-                x, last = self._layer(layer, x, old, t, n_steps, outputs or layer + 1 < self.num_layers)
+                watched = None if norms is None else LayerNorms(norms[:, layer])
+                x, last = self._layer(layer, x, old, t, n_steps, outputs or layer + 1 < self.num_layers, watched)
             else:
                 x, last = cell_paths.saturated(x, old, self.weights(layer), self.gates[layer], t, n_steps)
             x, last = x.to(old[0].dtype), tuple(s.to(old[0].dtype) for s in last)  # not so under autocast
@@ -182,7 +185,14 @@ class Recurrent(nn.Module):
         return tuple(x[:, None] if single else x for x in variables), t
 
     def _layer(
-        self, layer: int, x: Tensor, old: States, t: int, n_steps: Tensor | None, outputs: bool
+        self,
+        layer: int,
+        x: Tensor,
+        old: States,
+        t: int,
+        n_steps: Tensor | None,
+        outputs: bool,
+        norms: LayerNorms | None,
     ) -> tuple[Tensor, States]:
         """Run a layer on the path that is forced, or the fastest one that can."""
         gate: Any = self.gates[layer]
@@ -193,11 +203,11 @@ class Recurrent(nn.Module):
         if forced is None:
             paths.tell(self, chosen, x.shape, why_not or "time alone opens its gate")
         if chosen == "torch":
-            return cell_paths.step_by_step(self.kind, gate, x, old, weights, t, n_steps)
+            return cell_paths.step_by_step(self.kind, gate, x, old, weights, t, n_steps, norms)
         few = not paths.on_cpu(x) and selecting.streams(x, *old, *weights)
-        if gate is None and n_steps is None and not few and len(x):
+        if gate is None and n_steps is None and norms is None and not few and len(x):
             return cell_paths.by_torch(self.kind, x, old, weights)
-        return cell_paths.open_alone(self.kind, gate, x, old, weights, t, n_steps, outputs=outputs)
+        return cell_paths.open_alone(self.kind, gate, x, old, weights, t, n_steps, norms, outputs=outputs)
 
     def _no_kernel(self, gate: Gate | None) -> str:
         """Say why the path of open units alone cannot run a layer, or return an empty string."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from suspike.nn.updates import Weights
+from suspike.nn.watching import LayerNorms
 from suspike_kernels.cells import CELLS, Cell
 from suspike_kernels.cpu import cell_stream, cells, memory
 from suspike_kernels.cpu.cells import Bias, Gradients, Units
@@ -37,6 +38,7 @@ def run(
     weights: Weights,
     table: Tensor,
     units: Units,
+    norms: LayerNorms | None = None,
     *,
     sizes: list[int] | None = None,
     outputs: bool = True,
@@ -52,6 +54,8 @@ def run(
     table : Tensor [T, H]
         The gates, for their gradient; `units` say who is computed.
     units : Units
+    norms : LayerNorms, optional
+        Gets the norms of the gradients by the states.
     sizes : list of int [T], optional
         Samples that are not yet over at each step, never increasing: the first so many. All without it.
     outputs : bool
@@ -66,7 +70,7 @@ def run(
     sizes = [x.shape[1]] * len(x) if sizes is None else sizes
     if streams(x, state, *weights, table):
         return _stream(cell, x, state, weights, units, sizes, outputs)
-    plan = _Plan(cell, units, sizes, outputs, _learns(x, state, *weights, table))
+    plan = _Plan(cell, units, sizes, outputs, _learns(x, state, *weights, table), norms)
     out, after = _Selected.apply(x, state, *weights, table, plan)  # type: ignore[no-untyped-call]
     return out, after
 
@@ -111,6 +115,7 @@ class _Plan(NamedTuple):
     sizes: list[int]
     outputs: bool
     keep: bool
+    norms: LayerNorms | None
 
 
 class _Panel:
@@ -196,6 +201,9 @@ class _Selected(torch.autograd.Function):
                 work = scratch(2 * cell.n_states * k, size)[1].reshape(2 * cell.n_states, k, size)
                 pull = nothing if by_out is None else by_out[t].contiguous().numpy()
                 units = idx[ptr[t] : ptr[t + 1]]
+                if plan.norms is not None:
+                    for s, grad in enumerate(by_now):
+                        plan.norms.put(t, s, grad if s or by_out is None else grad + by_out[t])
                 cells.go_back(cell.kind, t, part, units, n_open[t], pull, before, grads, work, by_array)
                 if n_rows:
                     chosen = rows[cell.n_chunks * ptr[t] :][:n_rows]
