@@ -356,6 +356,67 @@ def energy_bars(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Figure
     return figure
 
 
+def increments(
+    moved: NDArray[Any],
+    shape: tuple[int, int],
+    *,
+    open_steps: NDArray[Any] | None = None,
+    images: NDArray[Any] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw how a recurrent cell's state moved while it read images pixel by pixel, laid out as the images.
+
+    A row for each sample: the image, the share of units that were open at each pixel, and the mean over units of the
+    state's increment at each pixel, signed and by size. Source: arXiv:2603.02226 (Figure 4).
+
+    Parameters
+    ----------
+    moved : float [T, B, H]
+        Increments of the state, ``h_t - h_{t-1}``, as of `suspike.probes.increments`; T is rows times columns.
+    shape : (int, int)
+        Rows and columns of an image; step t reads pixel ``divmod(t, columns)``.
+    open_steps : float [T, H], optional
+        1 where a unit was open, the same for all samples.
+    images : float [B, rows, columns], optional
+        What was read.
+    title : str, optional
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit, or a value is not finite.
+    ImportError
+        matplotlib is not installed.
+    """
+    moved, (rows, columns) = np.asarray(moved, np.float64), shape
+    if moved.ndim != 3 or not moved.size or len(moved) != rows * columns:
+        got = f"shape {list(moved.shape)}"
+        fail("moved", f"of shape [{rows * columns}, B, H], a step for each pixel, of one sample and unit or more", got)
+    require_finite("moved", moved)
+    n_samples = moved.shape[1]
+    signed, sizes = (x.mean(2).T.reshape(-1, rows, columns) for x in (moved, np.abs(moved)))
+    most = float(np.abs(signed).max())
+    panels = [("mean increment", signed, "RdBu_r", (-most, most)), ("mean size", sizes, "magma", (0.0, sizes.max()))]
+    if open_steps is not None:
+        table = _require_table(open_steps, (len(moved), moved.shape[2]))
+        share = np.tile(table.mean(1).reshape(rows, columns), (n_samples, 1, 1))
+        panels.insert(0, ("share of units open", share, "viridis", (0.0, share.max())))
+    if images is not None:
+        read = np.asarray(images, np.float64)
+        require_shape("images", read, (n_samples, rows, columns))
+        panels.insert(0, ("image", read, "gray", (read.min(), read.max())))
+    figure = _figure(1.8 * n_samples + 0.8)
+    grid = figure.subplots(n_samples, len(panels), squeeze=False)
+    for (name, pictures, colours, (low, high)), column in zip(panels, grid.T, strict=True):
+        for axes, picture in zip(column, pictures, strict=True):
+            drawn = axes.imshow(picture, cmap=colours, vmin=low, vmax=high)
+            axes.set(xticks=[], yticks=[])
+        column[0].set_title(name, fontsize=10)
+        figure.colorbar(drawn, ax=list(column), location="bottom", shrink=0.8, aspect=15)
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
 def _figure(height_in: float, *, width_in: float = WIDTH_IN) -> Figure:
     import_extra("matplotlib", extra="plot")
     from matplotlib.figure import Figure

@@ -114,7 +114,7 @@ def increments(out: Tensor, before: Tensor | None = None) -> Tensor:
     return out.diff(dim=0, prepend=first[None])
 
 
-class OpenShare(NamedTuple):
+class GateActivity(NamedTuple):
     """How often a gate was open.
 
     Attributes
@@ -129,7 +129,7 @@ class OpenShare(NamedTuple):
     by_step: Tensor
 
 
-def open_share(gate: GateTable | GateUse) -> OpenShare:
+def gate_activity(gate: GateTable | GateUse) -> GateActivity:
     """Return how often a gate was open, over all samples and their true steps.
 
     Parameters
@@ -147,7 +147,7 @@ def open_share(gate: GateTable | GateUse) -> OpenShare:
         table = gate.open.detach()
         if not table.numel():
             fail("gate", "of one step or more", f"a table of shape {list(table.shape)}")
-        return OpenShare(table.mean(0), table.mean(1))
+        return GateActivity(table.mean(0), table.mean(1))
     share, n_open = gate.share.detach(), gate.open_at
     if not n_open.numel():
         fail("gate", "of one sample and step or more", f"{len(n_open)} samples of {n_open.shape[1]} steps")
@@ -156,4 +156,4 @@ def open_share(gate: GateTable | GateUse) -> OpenShare:
     weights = (n_steps / n_steps.sum().clamp_min(1)).to(share)
     running = (n_steps[:, None] > torch.arange(n_time)).sum(0)
     by_step = n_open.sum(0) / (running.clamp_min(1) * share.shape[1])
-    return OpenShare((share * weights[:, None]).sum(0), by_step)
+    return GateActivity((share * weights[:, None]).sum(0), by_step)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import suspike as su
 from suspike.nn import cell_paths
-from suspike.probes import increments, open_share
+from suspike.probes import gate_activity, increments
 
 T, B, I, H = 14, 3, 2, 6
 CELLS: dict[str, Callable[..., Any]] = {"RNN": su.nn.RNN, "GRU": su.nn.GRU, "LSTM": su.nn.LSTM}
@@ -179,21 +179,21 @@ def test_increments_refuse_other_shapes() -> None:
         increments(torch.zeros(3, 2, 4), torch.zeros(1, 2, 4))
 
 
-def test_the_open_share_of_a_table_and_of_what_data_opened() -> None:
+def test_the_gate_activity_of_a_table_and_of_what_data_opened() -> None:
     table = su.nn.PeriodicGate(4, period=4, n_open=2)(6)
-    by_unit, by_step = open_share(table)
+    by_unit, by_step = gate_activity(table)
     assert by_unit.tolist() == (table.open.sum(0) / 6).tolist()
     assert by_step.tolist() == [0.5] * 6
     # sample 0 of 2 steps, sample 1 of 4: unit 0 open at (1 of 2) and (3 of 4), unit 1 at (0 of 2) and (1 of 4)
     share = torch.tensor([[0.5, 0.0], [0.75, 0.25]], requires_grad=True)
     use = su.nn.GateUse(share, torch.tensor([[1, 0, 0, 0], [1, 2, 1, 0]]), torch.tensor([2, 4]))
-    by_unit, by_step = open_share(use)
+    by_unit, by_step = gate_activity(use)
     assert_close(by_unit.numpy(), np.array([4 / 6, 1 / 6]), 1e-12)
     assert_close(by_step.numpy(), np.array([2 / 4, 2 / 4, 1 / 2, 0]), 1e-12)
     assert not by_unit.requires_grad
-    even = open_share(use._replace(n_steps=None))
+    even = gate_activity(use._replace(n_steps=None))
     assert_close(even.by_unit.numpy(), np.array([0.625, 0.125]), 1e-12)
     assert_close(even.by_step.numpy(), np.array([0.5, 0.5, 0.25, 0]), 1e-12)
     for empty in (su.nn.PeriodicGate(4, period=4)(0), su.nn.GateUse(share[:0], torch.zeros(0, 3), None)):
         with pytest.raises(ValueError, match=r"^`gate` must be of one "):
-            open_share(empty)
+            gate_activity(empty)
