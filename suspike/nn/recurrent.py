@@ -75,7 +75,9 @@ class Recurrent(nn.Module):
         return self.hidden_size if layer else self.input_size
 
     def _checked_gates(self, gate: Gate | Sequence[Gate | None] | None) -> list[Any]:
-        gates = list(gate) if isinstance(gate, Sequence) else [gate] if gate is not None else [None] * self.num_layers
+        gates: list[Any] = [None] * self.num_layers if gate is None else [gate]
+        if isinstance(gate, (Sequence, nn.ModuleList)):
+            gates = list(gate)
         if len(gates) != self.num_layers:
             fail("gate", f"one for each of num_layers = {self.num_layers}", f"{len(gates)}", "None: always open.")
         for layer, each in enumerate(gates):
