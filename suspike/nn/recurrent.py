@@ -162,7 +162,7 @@ class Recurrent(nn.Module):
         if x.dim() != 3 or x.shape[2] != self.input_size:
             shape = "[B, T, {}]" if self.batch_first else "[T, B, {}]"
             fail("input", f"of shape {shape.format(self.input_size)}", f"shape {list(input.shape)}")
-        weight = self.weights(0).given
+        weight: Any = self.weight_ih_l0
         if x.device != weight.device:
             fail("input", f"on {weight.device} like the weights", f"on {x.device}")
         n_steps = lengths(x if isinstance(input, Tensor) else input, n_steps)
@@ -170,7 +170,8 @@ class Recurrent(nn.Module):
 
     def _given(self, state: Any, batch: int, single: bool) -> tuple[States, int]:
         """Return the states [num_layers, B, H] before the first step, and how many steps came before."""
-        weight, fields = self.weights(0).own, self.state._fields[:-1]
+        weight: Any = self.weight_hh_l0
+        fields = self.state._fields[:-1]
         shape = (self.num_layers, self.hidden_size) if single else (self.num_layers, batch, self.hidden_size)
         if state is None:
             return (weight.new_zeros(self.num_layers, batch, self.hidden_size),) * len(fields), 0

@@ -1,5 +1,5 @@
-// A GRU over one sample as one writes it by hand: torch.nn.GRU's equations and layout. With `is_open`, rows of open
-// units alone. Four rows go through h together, so that their sums do not wait for one another.
+// A GRU over one sample as one writes it by hand: torch.nn.GRU's equations and layout. With `ptr`, rows of open units
+// alone. Four rows go through h together, so that their sums do not wait for one another.
 #include <math.h>
 
 static void dots(const float *v, const float *h, const int *rows, int n_rows, int H, float *sums) {
@@ -24,15 +24,16 @@ static void dots(const float *v, const float *h, const int *rows, int n_rows, in
   }
 }
 
-// x [T], w [3 H], v [3 H, H], b and c [3 H], is_open [T, H] or null; h [H] is the state, out [T, H] gets it.
-void gru(int T, int H, const float *x, const float *w, const float *v, const float *b, const float *c,
-         const unsigned char *is_open, float *h, float *out) {
-  int unit[H], rows[3 * H];
+// x [T], w [3 H], v [3 H, H], b and c [3 H]; idx[ptr[t]] to idx[ptr[t + 1] - 1] are open at step t, or all where both
+// are null. h [H] is the state, out [T, H] gets it.
+void gru(int T, int H, const float *x, const float *w, const float *v, const float *b, const float *c, const int *ptr,
+         const int *idx, float *h, float *out) {
+  int all[H], rows[3 * H];
   float sums[3 * H], r[H], z[H], n[H];
+  for (int k = 0; k < H; k++) all[k] = k;
   for (int t = 0; t < T; t++) {
-    int K = 0;
-    for (int k = 0; k < H; k++)
-      if (!is_open || is_open[(long)t * H + k]) unit[K++] = k;
+    const int *unit = ptr ? idx + ptr[t] : all;
+    int K = ptr ? ptr[t + 1] - ptr[t] : H;
     for (int part = 0; part < 3; part++)
       for (int j = 0; j < K; j++) rows[part * K + j] = part * H + unit[j];
     dots(v, h, rows, 3 * K, H, sums);

@@ -20,8 +20,9 @@ from torch import Tensor
 from work import Built
 
 import suspike as su
+from suspike_kernels.cpu import cell_stream
 
-__all__ = ["c_loop", "products", "stream", "torch_stream", "torch_train", "train"]
+__all__ = ["c_loop", "kernel", "products", "stream", "torch_stream", "torch_train", "train"]
 
 MODULES = {"rnn": su.nn.RNN, "gru": su.nn.GRU, "lstm": su.nn.LSTM}
 
@@ -81,6 +82,26 @@ def stream(work: Sequence, threads: int, *, way: str) -> Built:
     return Built(step, lambda done: parts_of(done[0], done[1].variables), facts(cell, len(x)))
 
 
+def kernel(work: Sequence, threads: int) -> Built:
+    """The kernel of a stream alone: lists of open units and their rows lie ready, as they do for the C loop."""
+    started(threads, "highest")
+    cell, given, stream = cell_of(work), [], cell_stream.stream
+    cell_stream.stream = lambda *args: given.extend(args) or stream(*args)  # what a call hands it
+    try:
+        with torch.inference_mode():
+            cell(torch.from_numpy(work.x))
+    finally:
+        cell_stream.stream = stream
+    state, out = given[3], given[11]
+
+    def step() -> list[Any]:
+        state[:] = 0
+        stream(*given)
+        return [out, state]
+
+    return Built(step, list, facts(cell, len(work.x)))
+
+
 def train(work: Sequence, threads: int, *, learned: bool = False, precision: str = "highest", path: str = "") -> Built:
     """Forward and backward of our cell: the gradients of its parameters, those of a gate that learns last."""
     started(threads, precision)
@@ -133,7 +154,9 @@ def c_loop(work: Sequence, threads: int, *, masked: bool) -> Built:
         gru = ctypes.CDLL(str(path)).gru
     n_steps, _, n = work.by_out.shape
     out, h = np.empty((n_steps, 1, n), np.float32), np.empty((1, 1, n), np.float32)
-    given = (work.x, *work.parameters, work.is_open if masked else None, h, out)
+    ptr = np.append(0, np.cumsum(work.is_open.sum(1))).astype(np.int32)
+    lists = (ptr, np.nonzero(work.is_open)[1].astype(np.int32)) if masked else (None, None)
+    given = (work.x, *work.parameters, *lists, h, out)
 
     def step() -> list[Any]:
         h[:] = 0

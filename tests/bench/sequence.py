@@ -6,9 +6,9 @@ the largest; a machine's speed drifts, so read the ratios. Gates are one sine a 
 
 Before anything is timed, outputs and state, or all gradients, have to agree with the same cell on the plain torch path.
 
-stream_N   a GRU of N units on one sample of 784 steps, no gradient wanted: 17 % open, the same kernel always open,
-           torch.nn.GRU in inference mode in one call and in one call a step, and gru_loop.c over all rows and over the
-           open ones alone
+stream_N   a GRU of N units on one sample of 784 steps, no gradient wanted: 17 % open and always open, torch.nn.GRU in
+           inference mode, in one call and in one call a step; and the kernel alone, its lists of open units ready,
+           beside gru_loop.c over all rows and over the open ones alone
 train      forward and backward of 784 steps, 128 samples, 256 units, the gradient given at every output; gates that
            stay or learn; "medium" is ``torch.set_float32_matmul_precision``, which sends products to oneDNN
 shares     the GRU at other shares of open units
@@ -123,10 +123,17 @@ def stream(rounds: int, n: int) -> list[Group]:
         "always open, last state alone": (ours("final"), dense),
         "torch.nn.GRU": (Impl("ours_sequence:torch_stream", {"each": False}, like), dense),
         "torch.nn.GRU, one call a step": (Impl("ours_sequence:torch_stream", {"each": True}, like), dense),
+    }
+    kernels = {
+        "17 %": (Impl("ours_sequence:kernel", {}, like), gated),
+        "always open": (Impl("ours_sequence:kernel", {}, like), dense),
         "C loop": (Impl("ours_sequence:c_loop", {"masked": False}, like), dense),
         "C loop, 17 %": (Impl("ours_sequence:c_loop", {"masked": True}, like), gated),
     }
-    return [measure(f"stream, {n} units", tasks, base="always open", rounds=rounds)]
+    return [
+        measure(f"stream, {n} units", tasks, base="always open", rounds=rounds),
+        measure(f"its kernel, {n} units", kernels, base="always open", rounds=rounds),
+    ]
 
 
 def ours(*, learned: bool = False, precision: str = "highest") -> Impl:
