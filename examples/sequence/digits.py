@@ -41,11 +41,11 @@ class Settings(NamedTuple):
     hidden: int = 64
     open: float = 0.17  # at the start
     gate_width: float = 0.25
-    lr: float = 5e-3
+    lr: float = 1e-2
     gate_lr: float = 5e-3
     clip: float = 1.0
     batch: int = 64
-    epochs: int = 40
+    epochs: int = 20
 
 
 class Reader(nn.Module):
@@ -174,12 +174,9 @@ def main(
 
 
 CHANGES: list[dict[str, float]] = [
-    {},
-    {"lr": 2.5e-3},
-    {"lr": 1e-2},
-    {"gate_lr": 2e-2},
-    {"gate_width": 0.5},
-    {"open": 0.3},
+    {"lr": 5e-3, "epochs": 40},
+    {"lr": 1e-2, "epochs": 40},
+    {"lr": 1e-2, "epochs": 20},
 ]
 
 
@@ -190,7 +187,7 @@ def choose() -> None:
         for title, kind in NETWORKS.items():
             found = measure(train(data, kind, seed=0, chosen=Settings(**change)), rest)  # type: ignore[arg-type]
             print(
-                f"{change or 'none'!s:24} {title:15} {found['accuracy']:.1%}, {found['open_fraction']:.1%} open",
+                f"{change!s:28} {title:15} {found['accuracy']:.1%}, {found['open_fraction']:.1%} open",
                 flush=True,
             )
 
