@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suspike._lengths import unpadded
+from suspike._lengths import running, unpadded
 from suspike._summary import DEAD_SHARE as DEAD_SHARE
 from suspike._summary import SATURATED_RATE as SATURATED_RATE
 from suspike._summary import Row as Row
@@ -22,8 +22,11 @@ from suspike._summary import Summary as Summary
 from suspike._validate import fail, message
 from suspike.nn import Conv2d, DriveGate, Gate, GateTable, GateUse, InputGate, Layer, path
 from suspike.nn.layer import lengths
+from suspike.nn.recurrent import Recurrent
 from suspike.nn.states import State
+from suspike.nn.watching import CellRun, watch
 from suspike.spikes import Spikes
+from suspike_kernels.cells import CELLS
 from suspike_kernels.counting import count_layer
 from suspike_kernels.counts import Counts
 from suspike_kernels.layout import Events, events_from_dense
@@ -48,6 +51,10 @@ class Call:
         The gate of this very call: its table, or what data made of it; None when always open.
     n_steps : Tensor [B] or None
         True length of each sample; None where all last T steps.
+    h : Tensor [T, B, H] or None
+        Of a recurrent cell: the states of its last layer at every step, time first like `x`; None of a call of `final`.
+    gates : tuple of (GateTable, GateUse or None) [num_layers]
+        Of a recurrent cell: as `gate`, for each layer.
     """
 
     x: Spikes | Tensor
@@ -56,6 +63,8 @@ class Call:
     membrane: Tensor | None
     gate: GateTable | GateUse | None
     n_steps: Tensor | None
+    h: Tensor | None = None
+    gates: tuple[GateTable | GateUse | None, ...] = ()
 
 
 class Record(Mapping[str, Call]):
@@ -81,7 +90,7 @@ class Record(Mapping[str, Call]):
 
 @contextmanager
 def record(net: nn.Module) -> Iterator[Record]:
-    """Collect what every `Dense` and `Conv2d` layer in `net` puts out while the context is open, with gradient.
+    """Collect what every layer and recurrent cell in `net` puts out while the context is open, with gradient.
 
     After ``with su.record(net) as rec: out, _ = net(spikes)`` a term like ``rec["0"].spikes.counts().mean()`` may
     enter the loss. What was recorded lives as long as `rec` does; nothing of it stays in the modules.
@@ -89,7 +98,8 @@ def record(net: nn.Module) -> Iterator[Record]:
     Parameters
     ----------
     net : module
-        Its layers may stand anywhere in its tree; those it has on entry are recorded, at each of their calls.
+        Its `Dense` and `Conv2d` layers, `RNN`, `GRU` and `LSTM` cells may stand anywhere in its tree; those it has on
+        entry are recorded, at each of their calls.
 
     Yields
     ------
@@ -98,43 +108,58 @@ def record(net: nn.Module) -> Iterator[Record]:
     Raises
     ------
     ValueError
-        If `net` has no such layer.
+        If `net` has none of them.
     """
-    layers, rec = _layers(net), Record()
-    tables: dict[nn.Module, GateTable | GateUse] = {}
+    found, rec = _layers(net), Record()
+    layers = {name: x for name, x in found.items() if isinstance(x, Layer)}
+    cells = {name: x for name, x in found.items() if isinstance(x, Recurrent)}
+    tables: dict[nn.Module, list[GateTable | GateUse]] = {}
 
-    # a gate runs within its layer's call, so its latest table is that call's, even where layers share the gate
+    # a gate runs within its layer's call, so its latest table is that call's, even where layers share the gate; where
+    # layers of a cell do, the latest is the last layer's
     def keep_table(gate: nn.Module, _: Any, table: GateTable | GateUse) -> None:
-        tables[gate] = table
+        tables.setdefault(gate, []).append(table)
+
+    def table_of(gate: nn.Module, name: str) -> GateTable | GateUse:
+        if not tables.get(gate):
+            fail("net", "left as it is while recorded", f"another gate in layer {name!r}", "Open a new record.")
+        return tables[gate].pop()
 
     def keep_call(name: str, layer: Layer, args: Any, kwargs: dict[str, Any], result: tuple[Any, Any]) -> None:
         given = dict(zip(("x", "state"), args, strict=False)) | kwargs
         out, gate = result[0], _gate(layer)
-        if gate is not None and gate not in tables:
-            fail("net", "left as it is while recorded", f"another gate in layer {name!r}", "Open a new record.")
         fires = layer.neuron.fires
         call = Call(
             given["x"],
             given.get("state"),
             spikes=out if fires else None,
             membrane=None if fires else out,
-            gate=None if gate is None else tables.pop(gate),
+            gate=None if gate is None else table_of(gate, name),
             n_steps=lengths(given["x"], given.get("n_steps")),
         )
         rec.calls.setdefault(name, []).append(call)
 
+    def keep_run(name: str, cell: Recurrent, run: CellRun) -> None:
+        used = tuple(None if gate is None else table_of(gate, name) for gate in _gates(cell)[::-1])
+        call = Call(run.x, run.before, None, None, None, run.n_steps, h=run.h, gates=used[::-1])
+        rec.calls.setdefault(name, []).append(call)
+
     gates = {gate for gate in map(_gate, layers.values()) if gate is not None}
+    gates |= {gate for cell in cells.values() for gate in _gates(cell) if gate is not None}
     handles = [gate.register_forward_hook(keep_table) for gate in gates]
     handles += [x.register_forward_hook(partial(keep_call, name), with_kwargs=True) for name, x in layers.items()]
-    try:
-        yield rec
-    finally:
+    with ExitStack() as stack:
         for handle in handles:
-            handle.remove()
+            stack.callback(handle.remove)
+        for name, cell in cells.items():
+            stack.enter_context(watch(cell, hear=partial(keep_run, name, cell)))
+        yield rec
 
 
 def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = None) -> Summary:
     """Run `net` once and say what each layer is, did and cost; dead and saturated layers are named in a warning.
+
+    Of a recurrent cell, each layer has a row, and synaptic operations are multiply-accumulates of its two products.
 
     Their bounds are `DEAD_SHARE` and `SATURATED_RATE`. It runs in evaluation mode and without gradient; training mode,
     buffers and torch's random numbers are left as they were.
@@ -155,7 +180,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = No
     Raises
     ------
     ValueError
-        If `net` has no `Dense` or `Conv2d` layer, or `spikes` no step or no sample.
+        If `net` has no layer and no recurrent cell, or `spikes` no step or no sample.
     """
     n_time, n_samples = spikes.shape[:2]
     if n_time < 1 or n_samples < 1:
@@ -173,9 +198,15 @@ def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = No
                 module.training = training
             for module, name, buffer, kept in buffers:
                 setattr(module, name, buffer.copy_(kept))  # it was written into, or another stands in its place
-    rows = tuple(_row(name, layer, rec.calls.get(name, []), n_samples) for name, layer in _layers(net).items())
+    rows: list[Row] = []
+    for name, layer in _layers(net).items():
+        calls = rec.calls.get(name, [])
+        if isinstance(layer, Layer):
+            rows.append(_row(name, layer, calls, n_samples))
+        else:
+            rows += [_cell_row(name, layer, k, calls, n_samples) for k in range(layer.num_layers)]
     n = sum(p.numel() for p in net.parameters())
-    found = Summary(f"samples: {n_samples}, steps: {n_time}, parameters: {n}", rows)
+    found = Summary(f"samples: {n_samples}, steps: {n_time}, parameters: {n}", tuple(rows))
     for state, names, cure in (
         ("Dead", found.dead, "larger weights, a lower threshold or more open gates"),
         ("Saturated", found.saturated, "smaller weights or a higher threshold"),
@@ -269,8 +300,48 @@ def _gate(layer: Layer) -> Gate | None:
     return layer.neuron.gate
 
 
-def _layers(net: nn.Module) -> dict[str, Layer]:
-    layers = {name: module for name, module in net.named_modules() if isinstance(module, Layer)}
+def _cell_row(name: str, cell: Recurrent, layer: int, calls: list[Call], n_samples: int) -> Row:
+    """Tell of one layer of a cell, over all of its calls."""
+    gate, (_, n_in), n = _gates(cell)[layer], cell.weights(layer).given.shape, cell.hidden_size
+    parts: list[Tensor] = [p for p in cell.weights(layer) if p is not None]
+    n_parameters = sum(p.numel() for p in [*parts, *([] if gate is None else gate.parameters())])
+    title = name if cell.num_layers == 1 else f"{name}.l{layer}".removeprefix(".")
+    row = Row(title, type(cell).__name__, n_in, n, n_parameters, gated=gate is not None)
+    n_steps = sum(_true_steps(call) for call in calls)
+    if not n_steps:
+        return row
+    n_open, places = sum(_n_open(call, gate, layer, n) for call in calls), n_steps * n
+    an_update = CELLS[cell.kind].n_chunks * (n_in + n)
+    done = (places if isinstance(gate, DriveGate) else n_open) * an_update  # a drive is known once all is computed
+    skipped = places * an_update - done
+    if isinstance(gate, InputGate):
+        done += n_steps * gate.n_gates * (n_in + (0 if gate.recurrent is None else n))
+    return replace(row, open_fraction=n_open / places, synops_done=done / n_samples, synops_skipped=skipped / n_samples)
+
+
+def _true_steps(call: Call) -> int:
+    return call.x.shape[0] * call.x.shape[1] if call.n_steps is None else int(call.n_steps.sum())
+
+
+def _n_open(call: Call, gate: Gate | None, layer: int, n: int) -> int:
+    """Count the units of a cell's layer that were open, over samples and steps."""
+    use = call.gates[layer]
+    if gate is None or use is None:
+        return _true_steps(call) * n
+    if isinstance(use, GateUse):
+        return int(use.open_at.sum())
+    at_step = (gate.spread(use.open) > 0).sum(1).cpu()
+    n_time, n_samples = call.x.shape[:2]
+    runs = n_samples if call.n_steps is None else running(call.n_steps, n_time, n_samples, least=0).sum((1, 2)).cpu()
+    return int((at_step * runs).sum())
+
+
+def _gates(cell: Recurrent) -> list[Gate | None]:
+    return list(cell.gates)  # type: ignore[arg-type]
+
+
+def _layers(net: nn.Module) -> dict[str, Layer | Recurrent]:
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, (Layer, Recurrent))}
     if not layers:
         fail("net", "a module with at least one Dense or Conv2d layer", f"a {type(net).__name__} without")
     return layers

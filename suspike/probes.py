@@ -28,8 +28,8 @@ class GradientNorms:
     Attributes
     ----------
     calls : list of float64 Tensor [states, num_layers, T, B], on the CPU
-        One for each call of the cell, in order; the states are h, and of an LSTM c behind it. 0 where no gradient
-        came; a second backward pass of the same call writes over the first.
+        One for each call of the cell, in order; the states are h, and of an LSTM c behind it. 0 where no gradient came,
+        or one whose squares leave float64 (below 1e-154); a second backward pass of a call writes over the first.
     """
 
     calls: list[Tensor] = field(default_factory=list)
@@ -87,7 +87,7 @@ def probe_gradients(cell: Recurrent) -> Iterator[GradientNorms]:
     if not isinstance(cell, Recurrent):
         fail("cell", "an RNN, GRU or LSTM of suspike.nn", f"a {type(cell).__name__}", "Probe each cell of a network.")
     norms = GradientNorms()
-    with watch(cell, norms.calls):
+    with watch(cell, norms=norms.calls):
         yield norms
 
 

@@ -35,8 +35,8 @@ SETTINGS = [
     Setting("always open, scaled", "orthogonal", 1.0, "scaled"),
     Setting("leak of 2 %", "orthogonal", 0.02, "leak"),
 ]
-FLOOR = 1e-250
-"""Norms below it are left out of a fit: they are near the end of float64."""
+FLOOR = 1e-140
+"""Norms below it are left out of a fit: their squares are near the end of float64."""
 
 
 class Leak(su.nn.SoftGate):

@@ -23,7 +23,7 @@ from suspike.nn.layer import lengths
 from suspike.nn.rhythms import SoftGate, TableGate
 from suspike.nn.states import CellState, LSTMState
 from suspike.nn.updates import States, Weights
-from suspike.nn.watching import LayerNorms
+from suspike.nn.watching import CellRun, LayerNorms
 from suspike.spikes import Spikes
 from suspike_kernels.cells import CELLS
 
@@ -133,7 +133,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, Any]:
         """Run all layers; the output is [T, B, H]."""
         x, n_steps = self._input(input, n_steps)
-        n_time = len(x)
+        given_x, n_time = x, len(x)
         single = isinstance(input, Tensor) and input.dim() == 2
         given, t = self._given(state, x.shape[1], single)
         after: list[States] = []
@@ -150,7 +150,9 @@ class Recurrent(nn.Module):
                 x = dropout(x, self.dropout, self.training)
             after.append(last)
         joined = (torch.stack(each) for each in zip(*after, strict=True))
-        return x, self.state(*(s[:, 0] if single else s for s in joined), t + n_time)
+        last_state = self.state(*(s[:, 0] if single else s for s in joined), t + n_time)
+        watching.tell(self, CellRun(given_x, state, x if outputs else None, last_state, n_steps))
+        return x, last_state
 
     def _input(self, input: Tensor | Spikes, n_steps: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the input as [T, B, I], without what lies behind the samples' ends, and their lengths."""

@@ -1,19 +1,19 @@
-"""What a cell tells of its gradient: the norms that `suspike.probe_gradients` collects while a loss goes backward."""
+"""What a cell tells those who watch it: `suspike.probe_gradients` its gradient's norms, `suspike.record` its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from suspike.nn.updates import States
 
-_watched: ContextVar[tuple[tuple[nn.Module, list[Tensor]], ...]] = ContextVar("watched", default=())
+_watched: ContextVar[tuple[_Watch, ...]] = ContextVar("watched", default=())
 
 
 class LayerNorms(NamedTuple):
@@ -45,10 +45,28 @@ class LayerNorms(NamedTuple):
         return own
 
 
+class CellRun(NamedTuple):
+    """A call of a cell, time first: x [T, B, I], states, h [T, B, H] or None of `final`, lengths [B]."""
+
+    x: Tensor
+    before: Any
+    h: Tensor | None
+    after: Any
+    n_steps: Tensor | None
+
+
+class _Watch(NamedTuple):
+    cell: nn.Module
+    norms: list[Tensor] | None
+    hear: Callable[[CellRun], None] | None
+
+
 @contextmanager
-def watch(cell: nn.Module, calls: list[Tensor]) -> Iterator[None]:
-    """Let each call of `cell` add its norms [states, num_layers, T, B] to `calls`."""
-    token = _watched.set((*_watched.get(), (cell, calls)))
+def watch(
+    cell: nn.Module, *, norms: list[Tensor] | None = None, hear: Callable[[CellRun], None] | None = None
+) -> Iterator[None]:
+    """Let each call of `cell` add its norms [states, num_layers, T, B] to `norms`, and tell `hear` when it is done."""
+    token = _watched.set((*_watched.get(), _Watch(cell, norms, hear)))
     try:
         yield
     finally:
@@ -56,11 +74,18 @@ def watch(cell: nn.Module, calls: list[Tensor]) -> Iterator[None]:
 
 
 def begin(cell: nn.Module, n_states: int, n_layers: int, n_time: int, batch: int) -> Tensor | None:
-    """Return the norms of a call that begins, all 0, if it is watched and may get a gradient."""
-    lists = [calls for watched, calls in _watched.get() if watched is cell]
+    """Return the norms of a call that begins, all 0, if they are wanted and there may be a gradient."""
+    lists = [each.norms for each in _watched.get() if each.cell is cell and each.norms is not None]
     if not lists or not torch.is_grad_enabled():
         return None
     norms = torch.zeros(n_states, n_layers, n_time, batch, dtype=torch.float64)
     for calls in lists:
         calls.append(norms)
     return norms
+
+
+def tell(cell: nn.Module, run: CellRun) -> None:
+    """Tell of a call that is done."""
+    for each in _watched.get():
+        if each.cell is cell and each.hear is not None:
+            each.hear(run)

@@ -502,7 +502,7 @@ def test_report_refuses(tmp_path: Path, change: dict[str, Any], match: str) -> N
 
 def test_increments_lay_steps_out_as_pixels() -> None:
     rng = np.random.default_rng(5)
-    moved = rng.normal(size=(6, 2, 3))
+    moved = rng.normal(0.5, 1, size=(6, 2, 3))
     table, images = (rng.random((6, 3)) < 0.5).astype(np.uint8), rng.random((2, 2, 3))
     figure = plot.increments(moved, (2, 3), open_steps=table, images=images, title="$a")
     figure.savefig(io.BytesIO())
