@@ -129,6 +129,17 @@ def measure(net: Reader, held_out: Images) -> Row:
     }
 
 
+def on_strokes(net: Reader, held_out: Images) -> dict[str, float]:
+    """Return the share of units open, and the mean size of the state's increments, on ink and on background."""
+    bright = held_out.x[..., 0]
+    with torch.no_grad():
+        sizes = increments(net.gru(held_out.x)[0]).abs().mean(2)
+        is_open = gate_activity(net.gru.gates[0](N_STEPS)).by_step[:, None].expand_as(bright)
+    places = {"ink": bright > 0.5, "background": bright < 0.1}
+    found = {f"open_on_{name}": is_open[place].mean().item() for name, place in places.items()}
+    return found | {f"increments_on_{name}": sizes[place].mean().item() for name, place in places.items()}
+
+
 def draw(net: Reader, held_out: Images, path: Path, digits: tuple[int, ...] = (0, 1, 4, 7)) -> None:
     """Draw the first held-out image of some digits, the gate's activity, and the increments of the state."""
     index = torch.tensor([int((held_out.labels == digit).nonzero()[0, 0]) for digit in digits])
@@ -159,17 +170,19 @@ def main(
             started = time.process_time()
             net = train(data, kind, seed=seed, chosen=chosen)
             cpu_s = time.process_time() - started
-            rows.append({"network": title, "seed": seed, **measure(net, held_out), "cpu_s": cpu_s})
+            trained_on = {"accuracy_trained_on": measure(net, data)["accuracy"]}
+            rows.append({"network": title, "seed": seed, **measure(net, held_out), **trained_on, "cpu_s": cpu_s})
             print(f"seed {seed}, {title}: {rows[-1]['accuracy']:.1%} right, {cpu_s:.0f} s", flush=True)
             if out is not None:
                 out.write_text(json.dumps({"data": name, "settings": chosen._asdict(), "rows": rows}, indent=1) + "\n")
             if picture is not None and seed == 0 and title == "learned rhythm":
                 draw(net, held_out, picture)
+                print(", ".join(f"{name}: {value:.4g}" for name, value in on_strokes(net, held_out).items()))
     print(f"\n{name}, {seeds} seeds: median, smallest to largest")
     for key in list(rows[0])[2:]:
         for title in NETWORKS:
             x = np.array([row[key] for row in rows if row["network"] == title], float)
-            print(f"{key:17} {title:15} {np.median(x):8.4g}, {x.min():.4g} to {x.max():.4g}")
+            print(f"{key:20} {title:15} {np.median(x):8.4g}, {x.min():.4g} to {x.max():.4g}")
     return rows
 
 

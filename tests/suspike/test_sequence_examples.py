@@ -76,12 +76,31 @@ def test_digits_are_read_by_every_network(digits: ModuleType, tmp_path: Path) ->
     assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
     assert [row["network"] for row in rows] == ["learned rhythm", "frozen rhythm", "always open"] * 2
     for row in rows:
+        assert 0 <= row["accuracy_trained_on"] <= 1
         assert row["updates_an_image"] == round(row["open_fraction"] * 256 * 8)
     assert all(row["open_fraction"] == 1 for row in rows[2::3])
     assert all(0.1 < row["open_fraction"] < 0.3 for row in rows[0::3] + rows[1::3])
     # the seed alone decides
     again = digits.main(seeds=1, chosen=small, parts=parts)
     assert [{**row, "cpu_s": 0} for row in again] == [{**row, "cpu_s": 0} for row in rows[:3]]
+
+
+def test_ink_and_background_are_told_apart(digits: ModuleType) -> None:
+    """A GRU whose state can only move when ink comes moves nowhere else, whatever its gate does."""
+    net = digits.Reader(digits.NETWORKS["frozen rhythm"], digits.Settings(hidden=8))
+    with torch.no_grad():
+        for p in net.gru.weights(0):
+            p.zero_()
+        net.gru.weight_ih_l0[8:16], net.gru.weight_ih_l0[16:] = -1e3, 10.0  # z is 0 and n is 1 on ink, else z is 1/2
+        net.gru.bias_ih_l0[8:16] = 100.0  # but 1 on black
+    x = torch.zeros(256, 1, 1)
+    x[100:150] = 1.0
+    found = digits.on_strokes(net, digits.Images(x, torch.zeros(1)))
+    table = net.gru.gates[0](256).open.mean(1)
+    ink = x[:, 0, 0] > 0
+    assert found["open_on_ink"] == pytest.approx(table[ink].mean().item(), rel=1e-5)
+    assert found["open_on_background"] == pytest.approx(table[~ink].mean().item(), rel=1e-5)
+    assert found["increments_on_background"] == 0 < found["increments_on_ink"]
 
 
 def test_a_frozen_rhythm_stays_and_a_learned_one_moves(digits: ModuleType) -> None:
