@@ -25,7 +25,7 @@ class Sequence(NamedTuple):
         In torch's layout.
     by_out : float32 [T, B, H]
         At every step: a gradient by the last output alone shrinks on its way to the first step until it is
-        denormal, and torch's backward pass takes four times as long, for the processor's sake.
+        denormal, and torch's backward pass takes several times as long.
     is_open : uint8 [T, H]
         The gate that a loop by hand is given: `gate_of`.
     open : float
