@@ -100,9 +100,8 @@ def _stream(
     rows = cells.rows_of(units.ptr, units.ptr[1:], units.idx, np.array(cell_stream.ORDER[cell.kind]), n)
     out = memory.empty((len(x) if outputs else 0, x.shape[1], n), v.dtype)
     given = (x.detach().contiguous().numpy(), n_steps, after.numpy(), w, v, both, extra, units.ptr, units.idx)
-    small = rows.astype(np.int32)
     over_samples(
-        lambda low, high: cell_stream.stream(cell.kind, *given, small, out, low, high),
+        lambda low, high: cell_stream.stream(cell.kind, *given, rows, out, low, high),
         x.shape[1],
         torch.get_num_threads(),
     )
@@ -137,18 +136,18 @@ class _Selected(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
         *tensors, plan = args
-        parts: list[Any] = [None if p is None else p.detach().contiguous() for p in tensors]
-        x, state, w, v, b, c, _ = parts
+        held: list[Any] = [None if p is None else p.detach().contiguous() for p in tensors]
+        x, state, w, v, b, c, _ = held
         (ptr, _, idx), cell, batch, n = plan.units, plan.cell, x.shape[1], v.shape[1]
         now, bias = state.clone(), Bias(_array(b, x), _array(c, x))
         after, h = now.numpy(), now[0]
         rows = torch.from_numpy(cells.rows_of(ptr, ptr[1:], idx, np.arange(cell.n_chunks), n))
         n_units, n_open = np.diff(ptr), plan.units.ends - ptr[:-1]
-        n_kept = cell.n_kept * n_units * np.asarray(plan.sizes, np.int64)
+        n_kept = (cell.n_kept * n_open + cell.n_states * (n_units - n_open)) * np.asarray(plan.sizes, np.int64)
         kept = memory.empty((int(n_kept.sum() if plan.keep else n_kept.max(initial=0)),), after.dtype)
         out = memory.empty((len(x) if plan.outputs else 0, batch, n), after.dtype)
         given, own = (_Panel(cell.n_chunks * int(n_units.max(initial=0)) * batch, x) for _ in range(2))
-        at = 0
+        spare, at = _Panel(cell.n_kept * batch, x), 0
         with torch.autocast("cpu", enabled=False):
             for t, size in enumerate(plan.sizes):
                 k = int(n_units[t])
@@ -157,9 +156,9 @@ class _Selected(torch.autograd.Function):
                     (by_x, by_x_array), (by_h, by_h_array) = given(len(chosen), size), own(len(chosen), size)
                     torch.mm(w.index_select(0, chosen), x[t, :size].T, out=by_x)
                     torch.mm(v.index_select(0, chosen), h[:size].T, out=by_h)
-                    part = kept[at : at + n_kept[t]].reshape(cell.n_kept, k, size)
-                    units = idx[ptr[t] : ptr[t + 1]]
-                    cells.advance(cell.kind, by_x_array, by_h_array, bias, units, n_open[t], after, part)
+                    parts = _parts(kept[at : at + n_kept[t]], cell, int(n_open[t]), k, size)
+                    units, scratch = idx[ptr[t] : ptr[t + 1]], spare(cell.n_kept, size)[1][:, None]
+                    cells.advance(cell.kind, by_x_array, by_h_array, bias, units, after, *parts, scratch)
                     at += n_kept[t] if plan.keep else 0
                 if plan.outputs:
                     out[t] = after[0]
@@ -196,7 +195,7 @@ class _Selected(torch.autograd.Function):
             for t in range(len(x) - 1, -1, -1):
                 k, size, n_rows = int(n_units[t]), plan.sizes[t], cell.n_chunks * int(n_open[t])
                 at -= ctx.n_kept[t]
-                part = ctx.kept[at : at + ctx.n_kept[t]].reshape(cell.n_kept, k, size)
+                parts = _parts(ctx.kept[at : at + ctx.n_kept[t]], cell, int(n_open[t]), k, size)
                 by, by_array = panel(n_rows + int(n_open[t]), size)
                 work = scratch(2 * cell.n_states * k, size)[1].reshape(2 * cell.n_states, k, size)
                 pull = nothing if by_out is None else by_out[t].contiguous().numpy()
@@ -204,7 +203,7 @@ class _Selected(torch.autograd.Function):
                 if plan.norms is not None:
                     for s, grad in enumerate(by_now):
                         plan.norms.put(t, s, grad if s or by_out is None else grad + by_out[t])
-                cells.go_back(cell.kind, t, part, units, n_open[t], pull, before, grads, work, by_array)
+                cells.go_back(cell.kind, t, *parts, units, pull, before, grads, work, by_array)
                 if n_rows:
                     chosen = rows[cell.n_chunks * ptr[t] :][:n_rows]
                     _through(by[:n_rows], v, chosen, h[:size], by_h[:size], by_v)
@@ -214,6 +213,13 @@ class _Selected(torch.autograd.Function):
         return (
             by_x, by_now if want[1] else None, by_w, by_v, by_b, by_c, by_table if want[6] else None, None
         )  # fmt: skip
+
+
+def _parts(kept: NDArray[Any], cell: Cell, n_open: int, n_units: int, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what is kept of a step's open units [values, n_open, B], and of the others [states, K - n_open, B]."""
+    end = cell.n_kept * n_open * size
+    others = kept[end:].reshape(cell.n_states, n_units - n_open, size)
+    return kept[:end].reshape(cell.n_kept, n_open, size), others
 
 
 def _through(

@@ -36,6 +36,7 @@ class Step(NamedTuple):
     """What is kept of a step, and who was computed there."""
 
     kept: Array
+    moved: Array
     idx: Array
     n_open: int
     chosen: Array
@@ -53,11 +54,12 @@ def advanced(p: Problem, units: cells.Units) -> tuple[Array, Array, list[Step]]:
     for t in range(len(p.x)):
         idx, size = units.idx[units.ptr[t] : units.ptr[t + 1]], int((t < p.n_steps).sum())
         chosen = (np.arange(cell.n_chunks)[:, None] * n + idx).ravel()
-        kept = np.full((cell.n_kept, len(idx), size), np.nan, p.x.dtype)
         products = [np.ascontiguousarray(m[chosen] @ y[:size].T) for m, y in ((p.w, p.x[t]), (p.v, state[0]))]
         n_open = int(units.ends[t] - units.ptr[t])
-        cells.advance(cell.kind, *products, cells.Bias(p.b, p.c), idx, n_open, state, kept)
-        steps.append(Step(kept, idx, n_open, chosen))
+        shapes = ((cell.n_kept, n_open), (cell.n_states, len(idx) - n_open), (cell.n_kept, 1))
+        kept, moved, spare = (np.full((*shape, size), np.nan, p.x.dtype) for shape in shapes)
+        cells.advance(cell.kind, *products, cells.Bias(p.b, p.c), idx, state, kept, moved, spare)
+        steps.append(Step(kept, moved, idx, n_open, chosen))
         out.append(state[0].copy())
     return np.array(out).reshape(len(p.x), *p.state.shape[1:]), state, steps
 
@@ -84,7 +86,7 @@ def test_advance(p: Problem, near: bool) -> None:
     units = drawn_units(p, near=near)
     out, state, steps = advanced(p, units)
     assert_right(p, out, state)
-    assert all(np.isfinite(step.kept).all() for step in steps)
+    assert all(np.isfinite(step.kept).all() and np.isfinite(step.moved).all() for step in steps)
 
 
 def went_back(p: Problem, units: cells.Units, by_out: Array, by_state: Array) -> tuple[dict[str, Array], list[Array]]:
@@ -94,11 +96,11 @@ def went_back(p: Problem, units: cells.Units, by_out: Array, by_state: Array) ->
     grads = cells.Gradients(by_state.copy(), cells.Bias(by["b"], by["c"]), by["gate"])
     restored = []
     for t in reversed(range(len(p.x))):
-        kept, idx, k, chosen = steps[t]
+        kept, moved, idx, k, chosen = steps[t]
         size = kept.shape[2]
         work = np.full((2 * cell.n_states, len(idx), size), np.nan, p.x.dtype)
         back = np.full(((cell.n_chunks + 1) * k, size), np.nan, p.x.dtype)
-        cells.go_back(cell.kind, t, kept, idx, k, by_out[t], now, grads, work, back)
+        cells.go_back(cell.kind, t, kept, moved, idx, by_out[t], now, grads, work, back)
         restored.append(now.copy())
         own = back[: cell.n_chunks * k]
         given = np.concatenate([own[: 2 * k], back[3 * k :]]) if p.kind == "gru" else own

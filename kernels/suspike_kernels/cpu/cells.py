@@ -76,7 +76,7 @@ def rows_of(ptr: Any, ends: Any, idx: Any, chunks: Any, size: int) -> Any:
 
     They stand chunk by chunk, in the order of `chunks`.
     """
-    rows = np.zeros(len(chunks) * idx.shape[0], np.int64)
+    rows = np.zeros(len(chunks) * idx.shape[0], np.int32)
     for t in range(ends.shape[0]):
         at = len(chunks) * ptr[t]
         for c in chunks:
@@ -88,7 +88,9 @@ def rows_of(ptr: Any, ends: Any, idx: Any, chunks: Any, size: int) -> Any:
 
 
 @kernel(allocates=False)
-def advance(kind: int, given: Any, own: Any, bias: Any, idx: Any, n_open: int, state: Any, kept: Any) -> None:
+def advance(
+    kind: int, given: Any, own: Any, bias: Any, idx: Any, state: Any, kept: Any, moved: Any, spare: Any
+) -> None:
     """Do a step of a cell.
 
     Parameters
@@ -100,35 +102,49 @@ def advance(kind: int, given: Any, own: Any, bias: Any, idx: Any, n_open: int, s
     bias : Bias
     idx : int64 [K]
         The units, those first that are open.
-    n_open : int
     state : float [states, B', H]
         Of at least B samples; becomes that after the step.
-    kept : float [values, K, B]
-        Gets what `go_back` wants, the old states first.
+    kept : float [values, n_open, B]
+        Gets what `go_back` wants of open units, the old states first.
+    moved : float [states, K - n_open, B]
+        Gets how far the others would have moved, which is all that it wants of them.
+    spare : float [values, 1, B]
+        Scratch.
     """
     n_units, n_states, batch, size = idx.shape[0], state.shape[0], given.shape[1], state.shape[2]
+    n_open = kept.shape[1]
     for s in range(n_states):
-        take(state[s], idx, n_units, kept[s], batch)
+        take(state[s], idx, 0, n_open, kept[s], batch)
+        take(state[s], idx, n_open, n_units, moved[s], batch)
     for j in range(n_units):
-        k = idx[j]
+        k, into, at = idx[j], kept, j
+        if j >= n_open:
+            into, at = spare, 0
+            for s in range(n_states):
+                for b in columns(0, batch):
+                    spare[s, 0, b] = moved[s, j - n_open, b]
         if kind <= 1:
-            _rnn(kind, j, k, given, own, bias, kept)
+            _rnn(kind, j, k, given, own, bias, into, at)
         elif kind == 2:
-            _gru(j, k, n_units, size, given, own, bias, kept)
+            _gru(j, k, n_units, size, given, own, bias, into, at)
         else:
-            _lstm(j, k, n_units, size, given, own, bias, kept)
+            _lstm(j, k, n_units, size, given, own, bias, into, at)
+        for s in range(n_states if j >= n_open else 0):
+            new = given[j] if s == 0 else own[j]
+            for b in columns(0, batch):
+                moved[s, j - n_open, b] = new[b] - moved[s, j - n_open, b]
     for s in range(n_states):
         put(state[s], idx, n_open, given if s == 0 else own, batch)
 
 
 @kernel(allocates=False)
-def take(x: Any, idx: Any, n_units: int, out: Any, batch: int) -> None:
-    """Set ``out[j, b]`` to ``x[b, idx[j]]`` for the first `n_units` and `batch`."""
+def take(x: Any, idx: Any, first: int, last: int, out: Any, batch: int) -> None:
+    """Set ``out[j - first, b]`` to ``x[b, idx[j]]`` for j from `first` to ``last - 1``, and the first `batch`."""
     for low in range(0, batch, BLOCK):
-        for j in range(n_units):
+        for j in range(first, last):
             k = unsigned(idx[j])
             for b in columns(low, min(low + BLOCK, batch)):
-                out[j, b] = x[b, k]
+                out[j - first, b] = x[b, k]
 
 
 @kernel(allocates=False)
@@ -153,8 +169,9 @@ def _sum(given: Any, own: Any, row: int, bias: Any, at: int, out: Any) -> None:
 
 
 @kernel(allocates=False)
-def _rnn(kind: int, j: int, k: int, given: Any, own: Any, bias: Any, kept: Any) -> None:
-    new, out = kept[1, j], given[j]
+def _rnn(kind: int, j: int, k: int, given: Any, own: Any, bias: Any, kept: Any, at: int) -> None:
+    """Compute unit k, whose rows of the products are row j of each chunk; keep its values in row `at`."""
+    new, out = kept[1, at], given[j]
     _sum(given, own, j, bias, k, new)
     if kind == 0:
         each_tanh(new)
@@ -166,8 +183,8 @@ def _rnn(kind: int, j: int, k: int, given: Any, own: Any, bias: Any, kept: Any) 
 
 
 @kernel(allocates=False)
-def _gru(j: int, k: int, n_units: int, size: int, given: Any, own: Any, bias: Any, kept: Any) -> None:
-    h, r, z, n, back, out = kept[0, j], kept[1, j], kept[2, j], kept[3, j], kept[4, j], given[j]
+def _gru(j: int, k: int, n_units: int, size: int, given: Any, own: Any, bias: Any, kept: Any, at: int) -> None:
+    h, r, z, n, back, out = kept[0, at], kept[1, at], kept[2, at], kept[3, at], kept[4, at], given[j]
     _sum(given, own, j, bias, k, r)
     _sum(given, own, n_units + j, bias, size + k, z)
     x, y, zero = given[2 * n_units + j], own[2 * n_units + j], given.dtype.type(0)
@@ -185,8 +202,8 @@ def _gru(j: int, k: int, n_units: int, size: int, given: Any, own: Any, bias: An
 
 
 @kernel(allocates=False)
-def _lstm(j: int, k: int, n_units: int, size: int, given: Any, own: Any, bias: Any, kept: Any) -> None:
-    c, i, f, g, o = kept[1, j], kept[2, j], kept[3, j], kept[4, j], kept[5, j]
+def _lstm(j: int, k: int, n_units: int, size: int, given: Any, own: Any, bias: Any, kept: Any, at: int) -> None:
+    c, i, f, g, o = kept[1, at], kept[2, at], kept[3, at], kept[4, at], kept[5, at]
     _sum(given, own, j, bias, k, i)
     _sum(given, own, n_units + j, bias, size + k, f)
     _sum(given, own, 2 * n_units + j, bias, 2 * size + k, g)
@@ -224,7 +241,7 @@ class Gradients(NamedTuple):
 
 @kernel(allocates=False)
 def go_back(
-    kind: int, t: int, kept: Any, idx: Any, n_open: int, by_out: Any, state: Any, grads: Any, work: Any, by: Any
+    kind: int, t: int, kept: Any, moved: Any, idx: Any, by_out: Any, state: Any, grads: Any, work: Any, by: Any
 ) -> None:
     """Go back through a step: all but the products.
 
@@ -233,8 +250,8 @@ def go_back(
     kind : int
         Index into `cells.CELLS`.
     t : int
-    kept, idx, n_open
-        As `advance` had them.
+    kept, moved, idx
+        As `advance` left them.
     by_out : float [B', H] or [0, 0]
         Gradient by the state that the step put out.
     state : float [states, B', H]
@@ -247,22 +264,26 @@ def go_back(
         Gets the gradient by the product with the state, and behind it what a GRU has instead of its last chunk in the
         gradient by the product with the input.
     """
-    n_units, n_states, batch, size = idx.shape[0], state.shape[0], kept.shape[2], state.shape[2]
+    n_units, n_open, n_states, size = idx.shape[0], kept.shape[1], state.shape[0], state.shape[2]
+    batch, wanted = kept.shape[2], grads.gate.shape[0] > 0
     for b in range(by_out.shape[0]):
         for k in columns(0, size):
             grads.state[0, b, k] += by_out[b, k]
     for s in range(n_states):
         put(state[s], idx, n_open, kept[s], batch)
-        take(grads.state[s], idx, n_units, work[s], batch)
+        take(grads.state[s], idx, 0, n_units, work[s], batch)
     for j in range(n_units):
-        k = idx[j]
-        if kind <= 1:
-            total = _rnn_back(kind, j, k, n_open, kept, work, grads, by)
+        k, total = idx[j], kept.dtype.type(0)
+        if j >= n_open:
+            for s in range(n_states):
+                total += _product(work[s, j], moved[s, j - n_open])
+        elif kind <= 1:
+            total = _rnn_back(kind, j, k, wanted, kept, work, grads, by)
         elif kind == 2:
-            total = _gru_back(j, k, n_open, size, kept, work, grads, by)
+            total = _gru_back(j, k, n_open, size, wanted, kept, work, grads, by)
         else:
-            total = _lstm_back(j, k, n_open, size, kept, work, grads, by)
-        if grads.gate.shape[0]:
+            total = _lstm_back(j, k, n_open, size, wanted, kept, work, grads, by)
+        if wanted:
             grads.gate[t, k] = total
     for s in range(n_states):
         put(grads.state[s], idx, n_open, work[s], batch)
@@ -277,8 +298,16 @@ def _total(x: Any) -> Any:
 
 
 @kernel(reassociate=True, allocates=False, inline=True)
+def _product(x: Any, y: Any) -> Any:
+    total = x.dtype.type(0)
+    for b in range(x.shape[0]):
+        total += x[b] * y[b]
+    return total
+
+
+@kernel(reassociate=True, allocates=False, inline=True)
 def _moved(grad: Any, new: Any, old: Any) -> Any:
-    """Return the gradient by the gate of a unit whose state would be `new` when open, `old` when shut."""
+    """Return the gradient by the gate of an open unit whose state was `old`."""
     total = grad.dtype.type(0)
     for b in range(grad.shape[0]):
         total += grad[b] * (new[b] - old[b])
@@ -293,44 +322,39 @@ def _add_bias(grads: Any, at: int, given: Any, own: Any) -> None:
 
 
 @kernel(allocates=False)
-def _rnn_back(kind: int, j: int, k: int, n_open: int, kept: Any, work: Any, grads: Any, by: Any) -> Any:
-    """Set the gradients of a unit; return that by its gate, if it is wanted."""
-    grad, h, y = work[0, j], kept[0, j], kept[1, j]
-    total = _moved(grad, y, h) if grads.gate.shape[0] else grad.dtype.type(0)
-    if j < n_open:
-        out = by[j]
-        if kind == 0:
-            for b in columns(0, y.shape[0]):
-                out[b] = cells.tanh_back(grad[b], y[b])
-        else:
-            for b in columns(0, y.shape[0]):
-                out[b] = cells.relu_back(grad[b], y[b])
+def _rnn_back(kind: int, j: int, k: int, wanted: bool, kept: Any, work: Any, grads: Any, by: Any) -> Any:
+    """Set the gradients of an open unit; return that by its gate, if it is wanted."""
+    grad, h, y, out = work[0, j], kept[0, j], kept[1, j], by[j]
+    total = _moved(grad, y, h) if wanted else grad.dtype.type(0)
+    if kind == 0:
         for b in columns(0, y.shape[0]):
-            grad[b] = ZERO
-        _add_bias(grads, k, out, out)
+            out[b] = cells.tanh_back(grad[b], y[b])
+    else:
+        for b in columns(0, y.shape[0]):
+            out[b] = cells.relu_back(grad[b], y[b])
+    for b in columns(0, y.shape[0]):
+        grad[b] = ZERO
+    _add_bias(grads, k, out, out)
     return total
 
 
 @kernel(allocates=False)
-def _gru_back(j: int, k: int, n_open: int, size: int, kept: Any, work: Any, grads: Any, by: Any) -> Any:
+def _gru_back(j: int, k: int, n_open: int, size: int, wanted: bool, kept: Any, work: Any, grads: Any, by: Any) -> Any:
     grad, h, r, z, n, back = work[0, j], kept[0, j], kept[1, j], kept[2, j], kept[3, j], kept[4, j]
-    total = grad.dtype.type(0)
-    if grads.gate.shape[0]:
-        total = _toward(grad, h, z, n)
-    if j < n_open:
-        by_r, by_z, by_back, by_n = by[j], by[n_open + j], by[2 * n_open + j], by[3 * n_open + j]
-        for b in columns(0, h.shape[0]):
-            by_n[b] = cells.tanh_back(grad[b] * (ONE - z[b]), n[b])
-        for b in columns(0, h.shape[0]):
-            by_z[b] = cells.logistic_back(grad[b] * (h[b] - n[b]), z[b])
-        for b in columns(0, h.shape[0]):
-            by_r[b] = cells.logistic_back(by_n[b] * back[b], r[b])
-        for b in columns(0, h.shape[0]):
-            by_back[b] = by_n[b] * r[b]
-            grad[b] = grad[b] * z[b]
-        _add_bias(grads, k, by_r, by_r)
-        _add_bias(grads, size + k, by_z, by_z)
-        _add_bias(grads, 2 * size + k, by_n, by_back)
+    by_r, by_z, by_back, by_n = by[j], by[n_open + j], by[2 * n_open + j], by[3 * n_open + j]
+    total = _toward(grad, h, z, n) if wanted else grad.dtype.type(0)
+    for b in columns(0, h.shape[0]):
+        by_n[b] = cells.tanh_back(grad[b] * (ONE - z[b]), n[b])
+    for b in columns(0, h.shape[0]):
+        by_z[b] = cells.logistic_back(grad[b] * (h[b] - n[b]), z[b])
+    for b in columns(0, h.shape[0]):
+        by_r[b] = cells.logistic_back(by_n[b] * back[b], r[b])
+    for b in columns(0, h.shape[0]):
+        by_back[b] = by_n[b] * r[b]
+        grad[b] = grad[b] * z[b]
+    _add_bias(grads, k, by_r, by_r)
+    _add_bias(grads, size + k, by_z, by_z)
+    _add_bias(grads, 2 * size + k, by_n, by_back)
     return total
 
 
@@ -344,23 +368,20 @@ def _toward(grad: Any, h: Any, z: Any, n: Any) -> Any:
 
 
 @kernel(allocates=False)
-def _lstm_back(j: int, k: int, n_open: int, size: int, kept: Any, work: Any, grads: Any, by: Any) -> Any:
+def _lstm_back(j: int, k: int, n_open: int, size: int, wanted: bool, kept: Any, work: Any, grads: Any, by: Any) -> Any:
     by_h, by_c, h, c = work[0, j], work[1, j], kept[0, j], kept[1, j]
     i, f, g, o = kept[2, j], kept[3, j], kept[4, j], kept[5, j]
-    total = by_h.dtype.type(0)
-    squashed, new = work[2, j], work[3, j]
+    by_i, by_f, by_g, by_o = by[j], by[n_open + j], by[2 * n_open + j], by[3 * n_open + j]
+    total, squashed, new = by_h.dtype.type(0), work[2, j], work[3, j]
     for b in columns(0, c.shape[0]):
         new[b] = cells.remember(c[b], i[b], f[b], g[b])
         squashed[b] = new[b]
     each_tanh(squashed)
-    if grads.gate.shape[0]:
+    if wanted:
         total = _moved(by_c, new, c)
         for b in columns(0, c.shape[0]):
             new[b] = o[b] * squashed[b]
         total += _moved(by_h, new, h)
-    if j >= n_open:
-        return total
-    by_i, by_f, by_g, by_o = by[j], by[n_open + j], by[2 * n_open + j], by[3 * n_open + j]
     for b in columns(0, c.shape[0]):
         by_c[b] += cells.tanh_back(by_h[b] * o[b], squashed[b])
     for b in columns(0, c.shape[0]):
