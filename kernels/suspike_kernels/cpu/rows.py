@@ -48,7 +48,10 @@ def weights_in_lines(layer: Layer) -> Layer:
     weight, recurrent = synapses.weight, synapses.recurrent
     if 4 * (len(weight) + len(recurrent)) > n_steps:  # cheaper to ask than where they begin
         return layer
-    return layer._replace(synapses=synapses._replace(weight=in_lines(weight), recurrent=in_lines(recurrent)))
+    copies = in_lines(weight), in_lines(recurrent)
+    if copies[0] is weight and copies[1] is recurrent:
+        return layer
+    return layer._replace(synapses=synapses._replace(weight=copies[0], recurrent=copies[1]))
 
 
 def scaled(layer: Layer, *, widened: bool) -> Layer:
