@@ -49,11 +49,12 @@ class Recurrent(nn.Module):
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        gate: Gate | Sequence[Gate | None] | None,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        *,
+        gate: Gate | Sequence[Gate | None] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
@@ -278,26 +279,13 @@ class RNN(Recurrent):
         if nonlinearity not in ("tanh", "relu"):
             fail("nonlinearity", "tanh or relu", repr(nonlinearity))
         self.kind = nonlinearity
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, gate)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, gate=gate)
 
 
 class GRU(Recurrent):
     r"""torch.nn.GRU with a gate for each layer: :math:`f = n + z (h_{t-1} - n)`. See `RNN`."""
 
     kind = "gru"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        *,
-        gate: Gate | Sequence[Gate | None] | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, gate)
 
     def forward(
         self, input: Tensor | Spikes, state: Any = None, *, n_steps: Tensor | None = None, exact_hold: bool = True
@@ -329,16 +317,3 @@ class LSTM(Recurrent):
 
     kind = "lstm"
     state = LSTMState
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        *,
-        gate: Gate | Sequence[Gate | None] | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, gate)

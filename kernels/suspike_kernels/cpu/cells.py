@@ -15,6 +15,7 @@ from suspike_kernels import cells
 from suspike_kernels.compiling import kernel
 from suspike_kernels.cpu.activations import each_logistic, each_tanh
 from suspike_kernels.cpu.loops import columns, unsigned
+from suspike_kernels.cpu.rows import dot
 from suspike_kernels.layout import FloatArray
 from suspike_kernels.rules import ONE, ZERO
 
@@ -276,7 +277,7 @@ def go_back(
         k, total = idx[j], kept.dtype.type(0)
         if j >= n_open:
             for s in range(n_states):
-                total += _product(work[s, j], moved[s, j - n_open])
+                total += dot(work[s, j], moved[s, j - n_open])
         elif kind <= 1:
             total = _rnn_back(kind, j, k, wanted, kept, work, grads, by)
         elif kind == 2:
@@ -294,14 +295,6 @@ def _total(x: Any) -> Any:
     total = x.dtype.type(0)
     for b in range(x.shape[0]):
         total += x[b]
-    return total
-
-
-@kernel(reassociate=True, allocates=False, inline=True)
-def _product(x: Any, y: Any) -> Any:
-    total = x.dtype.type(0)
-    for b in range(x.shape[0]):
-        total += x[b] * y[b]
     return total
 
 
