@@ -17,7 +17,7 @@ from suspike_kernels.cells import CELLS
 from suspike_kernels.cpu.cells import Units, computed, rows_of
 
 SATURATION = 100.0
-"""Added to the argument of a logistic function, it makes 1 of it in float64 too, whatever the rest is."""
+"""Added to the argument of a logistic function, it makes 1 of it in float64 too, if the rest is above -60."""
 
 BY_TORCH: dict[str, Any] = {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu, "gru": torch.gru, "lstm": torch.lstm}
 

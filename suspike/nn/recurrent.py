@@ -301,8 +301,7 @@ class GRU(Recurrent):
         """
         if exact_hold:
             return super().forward(input, state, n_steps=n_steps)
-        tabled = all(g is None or (isinstance(g, TableGate) and not isinstance(g, SoftGate)) for g in self.gates)
-        if torch.is_grad_enabled() or not tabled:
+        if torch.is_grad_enabled() or any(self._no_kernel(gate) for gate in self.gates):  # type: ignore[arg-type]
             rule = "True with gradients, and with gates that are no function of time"
             fail("exact_hold", rule, "False", "Call it under torch.no_grad().")
         x, after = self._run(input, state, n_steps, outputs=True, exact=False)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers_sequence import parts_of, started, with_weights
+from c_program import compiled, compiler
+from peers_sequence import parts_of, started, step_by_step, with_weights
 from peers_sequence import stream as torch_stream
 from peers_sequence import train as torch_train
 from sequence_work import CHUNKS, PERIOD, Sequence, gate_of
@@ -73,11 +70,7 @@ def stream(work: Sequence, threads: int, *, way: str) -> Built:
             if way != "each":
                 found: tuple[Tensor, Any] = cell(x)
                 return found
-            state, out = None, []
-            for t in range(len(x)):
-                y, state = cell(x[t : t + 1], state)
-                out.append(y)
-            return torch.cat(out), state
+            return step_by_step(cell, x)
 
     return Built(step, lambda done: parts_of(done[0], done[1].variables), facts(cell, len(x)))
 
@@ -143,15 +136,7 @@ def products(work: Sequence, threads: int, *, precision: str) -> Built:
 
 def c_loop(work: Sequence, threads: int, *, masked: bool) -> Built:
     """gru_loop.c, over all units or those alone that are open."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise RuntimeError("there is no C compiler")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "gru_loop.so"
-        options = ("-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", "-o", str(path))
-        source = str(Path(__file__).with_name("gru_loop.c"))
-        subprocess.run([compiler, *options, source, "-lm"], check=True, capture_output=True)
-        gru = ctypes.CDLL(str(path)).gru
+    gru = compiled("gru_loop.c", "-ffast-math").gru
     n_steps, _, n = work.by_out.shape
     out, h = np.empty((n_steps, 1, n), np.float32), np.empty((1, 1, n), np.float32)
     ptr = np.append(0, np.cumsum(work.is_open.sum(1))).astype(np.int32)
@@ -163,4 +148,4 @@ def c_loop(work: Sequence, threads: int, *, masked: bool) -> Built:
         gru(n_steps, n, *(p if p is None else ctypes.c_void_p(p.ctypes.data) for p in given))
         return [out, h]
 
-    return Built(step, list, {"compiler": Path(compiler).name})
+    return Built(step, list, {"compiler": compiler()})

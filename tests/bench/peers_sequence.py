@@ -43,6 +43,15 @@ def parts_of(out: Tensor | None, state: Any) -> list[Any]:
     return [p.detach().numpy() for p in tensors]
 
 
+def step_by_step(cell: Any, x: Tensor) -> tuple[Tensor, Any]:
+    """Return outputs and state of a cell, any package's, that is called for each step."""
+    state, out = None, []
+    for t in range(len(x)):
+        y, state = cell(x[t : t + 1], state)
+        out.append(y)
+    return torch.cat(out), state
+
+
 def stream(work: Sequence, threads: int, *, each: bool) -> Built:
     """torch.nn's cell on one sample in inference mode: in one call, or with `each` in one call a step."""
     started(threads, "highest")
@@ -53,11 +62,7 @@ def stream(work: Sequence, threads: int, *, each: bool) -> Built:
             if not each:
                 found: tuple[Tensor, Any] = cell(x)
                 return found
-            state, out = None, []
-            for t in range(len(x)):
-                y, state = cell(x[t : t + 1], state)
-                out.append(y)
-            return torch.cat(out), state
+            return step_by_step(cell, x)
 
     return Built(step, lambda done: parts_of(*done), {"version": torch.__version__})
 

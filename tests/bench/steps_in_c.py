@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from c_program import compiled, compiler
 from network import Network
 from numpy.typing import NDArray
 from work import Built
@@ -23,7 +21,7 @@ LANES = 16
 def is_possible() -> bool:
     """Say whether the program can be built and run here: a compiler, and vectors of 512 bits."""
     cpu = Path("/proc/cpuinfo")
-    return shutil.which("cc") is not None and cpu.exists() and "avx512bw" in cpu.read_text()
+    return compiler() is not None and cpu.exists() and "avx512bw" in cpu.read_text()
 
 
 def network(net: Network, threads: int) -> Built:
@@ -66,12 +64,7 @@ def _layer(weight: NDArray[np.float32], recurrent: NDArray[np.float32] | None) -
 
 def _compiled(n: int) -> Any:
     """Return ``steps`` of steps_in_c.c for n vectors."""
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "steps.so"
-        source = Path(__file__).with_suffix(".c")
-        flags = ["-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", f"-DN={n}"]
-        subprocess.run(["cc", *flags, "-o", str(built), str(source)], check=True)
-        steps = ctypes.CDLL(str(built)).steps
+    steps = compiled("steps_in_c.c", "-ffp-contract=off", f"-DN={n}").steps
     number, address = ctypes.c_int64, ctypes.c_void_p
     steps.argtypes = [number, number, *[address] * 4, ctypes.c_float, ctypes.c_float, address, address]
     steps.restype = number
