@@ -1,15 +1,13 @@
 """A batch cut into shards of samples that a Dask cluster runs; its results merged to those of one process, every bit.
 
-A shard is an ordinary `simulate` of its samples. The scheduler hands on the shards of workers that die (as often as
-its setting ``allowed-failures`` says), the client those whose network has died with its last worker.
+A shard is an ordinary `simulate` of its samples. The scheduler hands on the shards of workers that die, as often as
+its setting ``allowed-failures`` says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -30,9 +28,6 @@ PER_THREAD = 4
 
 LARGEST = 2**22
 """Events and steps that one shard may hold, where it is not a single sample."""
-
-LOSSES = 3
-"""How often a shard is sent again after all workers have died."""
 
 
 def simulate_on(
@@ -67,52 +62,49 @@ def simulate_on(
     distributed.KilledWorker
         If worker after worker dies of the same shard.
     OSError
-        If no worker is there, the scheduler is gone, or all workers have died at once time and again.
+        If no worker is there, or the scheduler is gone.
+    concurrent.futures.CancelledError
+        If somebody else cancels a shard or restarts the cluster.
     """
     distributed = import_extra("distributed", extra="scale")
     dask = import_extra("dask", extra="scale")
     if client.asynchronous:
         fail("client", "one that waits for its results", "an asynchronous one", "Make it with asynchronous=False.")
-    # made anew: arrays that a run here has kept for its kernels stay here
-    bare = replace(graph, layers=tuple(replace(layer) for layer in graph.layers))
-    network = client.scatter(bare, broadcast=True, hash=False)
+    n_running = sum(client.nthreads().values())
+    if n_running == 0:
+        cure = "Start `dask worker` with the scheduler's address."
+        raise ConnectionError(message("client", "of a cluster with a worker", "one without", cure))
     threads = 1 if n_threads is None else n_threads
-    n_running = max(sum(client.nthreads().values()), 1)
     bounds = cut(events, n_steps, n_shards=PER_THREAD * n_running)
     n_shards = len(bounds) - 1
-    waiting, running = list(range(n_shards))[::-1], dict[Any, int]()
-    results, lost = dict[int, Result](), Counter[int]()
+    waiting, running, results = list(range(n_shards))[::-1], dict[Any, int](), dict[int, Result]()
     finished = distributed.as_completed()
+
+    def submit(run: Callable[..., Any], *given: Any) -> Any:
+        # the warning is about data that could be elsewhere; ours is at the client
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+            return client.submit(run, *given, pure=False)
+
+    # A task and no scattered data: those are lost with the worker that has them, this is run again elsewhere.
+    # The layers are made anew: arrays that a run here has kept for its kernels stay here.
+    network = submit(_settled, replace(graph, layers=tuple(replace(layer) for layer in graph.layers)))
     try:
+        client.replicate(network)  # shards go first to workers that have it
         while len(results) < n_shards:
             # not all at once: the scheduler holds what is to be done, the client what is done
             while waiting and len(running) < 2 * n_running:
                 shard = waiting.pop()
                 part = _part(bounds[shard], bounds[shard + 1], events, state, n_steps)
-                # the warning is about data that could be elsewhere; ours is at the client
-                with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
-                    future = client.submit(_run, network, part, probe, target, threads, pure=False)
+                future = submit(_run, network, part, probe, target, threads)
                 running[future] = shard
                 finished.add(future)
             future = next(finished)
             shard = running[future]
-            try:
-                results[shard] = future.result()
-            except CancelledError as error:
-                lost[shard] += 1
-                if lost[shard] > LOSSES:
-                    cure = "Start more workers, or look into their logs for why they die."
-                    got = f"one that lost a shard {lost[shard]} times with all its workers"
-                    raise ConnectionError(message("client", "of a cluster that lives", got, cure)) from error
-                log.warning("shard %d of %d was lost with its workers and is sent again", shard, n_shards)
-                waiting.append(shard)
-                if network.status != "finished":
-                    network = client.scatter(bare, broadcast=True, hash=False)
+            results[shard] = future.result()
             del running[future]
-            if shard in results:
-                log.info("%d of %d shards are done", len(results), n_shards)
-                if progress is not None:
-                    progress(len(results), n_shards)
+            log.info("%d of %d shards are done", len(results), n_shards)
+            if progress is not None:
+                progress(len(results), n_shards)
     finally:
         # by name: an error's traceback holds on to futures, and the cluster with them to what they stand for
         if client.status == "running":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,7 +83,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     with distributed.Client(address) as client:
         try:
             yield client
-        except distributed.KilledWorker as error:
+        except (distributed.KilledWorker, CancelledError) as error:
             raise OSError(str(error)) from None
 
 
