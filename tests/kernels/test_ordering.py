@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suspike_kernels.cpu.ordering import BLOCK, order
+from suspike_kernels.cpu.ordering import BLOCK, order, renumbered
+from suspike_kernels.layout import events_from_dense
 from suspike_kernels.rhythm import rhythm
 
 
@@ -67,6 +68,22 @@ def test_several_sines_touch_half_as_many_blocks() -> None:
         table = rhythms(1024, [2.53, 5.47, 12.1, 29.3], share, 0)
         assert touched(table) > before
         assert touched(table[:, order(table)]) < after
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@given(
+    n_samples=st.integers(0, 3), n_steps=st.integers(0, 9), n_units=st.sampled_from([70, 5, 1]),
+    density=st.sampled_from([0.1, 0.0, 1.0, 1.6]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_new_numbers(n_samples: int, n_steps: int, n_units: int, density: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    new = rng.permutation(n_units)
+    dense = np.floor(rng.random((n_steps, n_samples, n_units)) + density).astype(np.uint8)
+    wanted = np.empty_like(dense)
+    wanted[:, :, new] = dense
+    found, wanted = renumbered(events_from_dense(dense), new), events_from_dense(wanted)
+    for got, expected in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_other_tables_are_refused() -> None:

@@ -71,24 +71,26 @@ def table_of(layer: Layer) -> Table:
         return NO_TABLE
     size = n // max(gate.open.shape[2], 1) or 1
     is_open = np.ascontiguousarray(gate.open[0] if size == 1 else np.repeat(gate.open[0], size, axis=1))
+    words = np.pad(is_open, ((0, 0), (0, -n % WORD))) if n % WORD else is_open
     width = LINE // layer.state.itemsize
     ptr = np.zeros(len(is_open) + 1, np.int64)
     lines = np.zeros(len(is_open) * -(-n // width) + WIDE // LINE, np.int32)
-    used = _touched(is_open, width, ptr, lines)
+    used = _touched(words.view(np.uint64), width, ptr, lines)
     return Table(is_open, ptr, lines[: used + WIDE // LINE])
 
 
+WORD = 8
+"""Columns of a table that are looked at together: a line of float64, half a line of float32."""
+
+
 @kernel(allocates=False)
-def _touched(is_open: Any, width: int, ptr: Any, lines: Any) -> int:
-    """Set `ptr` and `lines` of a table; return how many lines there are."""
-    used, n = 0, is_open.shape[1]
-    for t in range(is_open.shape[0]):
-        for k in range(0, n, width):
-            some = np.uint8(0)
-            for j in columns(k, min(k + width, n)):
-                some |= is_open[t, j]
-            lines[used] = k
-            used += int(some != 0)
+def _touched(words: Any, width: int, ptr: Any, lines: Any) -> int:
+    """Set `ptr` and `lines` of a table, one or two words a line; return how many lines there are."""
+    used, n_words, per_line = 0, words.shape[1], width // WORD
+    for t in range(words.shape[0]):
+        for k in range(0, n_words, per_line):
+            lines[used] = k * WORD
+            used += int((words[t, k] | words[t, min(k + per_line, n_words) - 1]) != 0)
         ptr[t + 1] = used
     return used
 
