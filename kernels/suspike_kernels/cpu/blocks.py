@@ -163,8 +163,9 @@ def zeros(vector: ir.VectorType) -> ir.Constant:
 
 
 def some(builder: Any, masks: list[Any]) -> Any:
-    """Say whether any lane of any of the masks, a power of two of them, is set."""
+    """Say whether any lane of any of the masks is set."""
     while len(masks) > 1:  # as a tree: what waits for it waits less
-        masks = [builder.or_(*pair) for pair in zip(masks[::2], masks[1::2], strict=True)]
+        pairs = [builder.or_(*pair) for pair in zip(masks[::2], masks[1::2], strict=False)]
+        masks = pairs + masks[2 * len(pairs) :]
     word = ir.IntType(masks[0].type.count)
     return builder.icmp_unsigned("!=", builder.bitcast(masks[0], word), ir.Constant(word, 0))

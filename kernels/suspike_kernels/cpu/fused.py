@@ -189,6 +189,7 @@ def _reset(here: Block, masks: list[Any], state: Any, edges: Any, mode: int) -> 
 
 SIZES = [min(n, WIDE // LINE) for n in (1, 2, 4, 8, 16)]
 open_1, open_2, open_4, open_8, open_16 = (_stepper(n, whole=False) for n in SIZES)
+open_12 = _stepper(min(12, WIDE // LINE), whole=False)
 open_wide = _stepper(WIDE // LINE, whole=True)
 
 
@@ -205,6 +206,8 @@ def step_lines(
         used = open_wide(v, neurons, reset, arriving, own, (lines, e, 0), places, used)
         e += most
     rest = high - e
+    if 12 >= rest > 8 and n * v.itemsize <= WIDE:  # in a wider layer more of them would be guessed wrong
+        return open_12(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
     if rest > 8:
         return open_16(v, neurons, reset, arriving, own, (lines, e, rest), places, used)
     if rest > 4:

@@ -217,7 +217,7 @@ STAND_INS = {
     compress.lowest_bit: _lowest_bit,
     scatter.prefetch: lambda array, i: None,
     vectors.address: lambda array: array.ctypes.data,
-    **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE)) for n in _SIZES},
+    **{getattr(fused, f"open_{n}"): _stepper(min(n, _WIDE)) for n in (*_SIZES, 12)},
     **{getattr(fused_runs, f"run_{n}"): _runner(min(n, _WIDE)) for n in _SIZES},
     **{getattr(fused_runs, f"wait_{n}"): _waiter(min(n, _WIDE)) for n in _SIZES},
     fused.open_wide: _stepper(_WIDE),
