@@ -19,6 +19,7 @@ from suspike_kernels.geometry import Geometry
 from suspike_kernels.layout import (
     EVERYWHERE,
     FULL,
+    PAGE,
     UNSCALED,
     FloatArray,
     IntArray,
@@ -118,14 +119,14 @@ class Layer:
 
     @cached_property
     def synapses(self) -> SynapseArrays:
-        """The synapses as kernels take them, rows at cache lines; made once."""
+        """The synapses as kernels take them, from the beginning of a page; made once."""
         g, weight = self.geometry, self.weight
         if g is not None:
             assert not isinstance(weight, Sparse), "of a convolution's shape"
             weight = weight[:, g.column_order()].swapaxes(1, 2).reshape(g.row_shape)
         recurrent = np.zeros((0, self.n_units), weight.dtype) if self.recurrent is None else self.recurrent
         (rows, fanout), (own_rows, own_fanout) = (
-            x.arrays() if isinstance(x, Sparse) else (in_lines(x), EVERYWHERE) for x in (weight, recurrent)
+            x.arrays() if isinstance(x, Sparse) else (in_lines(x, PAGE), EVERYWHERE) for x in (weight, recurrent)
         )
         scale = np.full(1, self.scale, self.bias.dtype) if self.is_int8 else UNSCALED
         return SynapseArrays(rows, own_rows, self.bias, FULL if g is None else g.array(), fanout, own_fanout, scale)
