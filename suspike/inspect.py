@@ -169,6 +169,7 @@ def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = No
     net : module
         Called as ``net(spikes)``, or ``net(spikes, n_steps=n_steps)`` if they are given.
     spikes : Spikes or Tensor [T, B, n_in]
+        Or [B, T, n_in], where the network takes that.
     n_steps : int Tensor [B], optional
         True length of each sample of a tensor: padding counts for nothing. Spikes hold their own.
 
@@ -198,6 +199,9 @@ def summary(net: nn.Module, spikes: Spikes | Tensor, n_steps: Tensor | None = No
                 module.training = training
             for module, name, buffer, kept in buffers:
                 setattr(module, name, buffer.copy_(kept))  # it was written into, or another stands in its place
+    called = next((calls[0].x.shape[1] for calls in rec.calls.values()), n_samples)
+    if called == n_time:  # a network that takes samples first
+        n_time, n_samples = n_samples, n_time
     rows: list[Row] = []
     for name, layer in _layers(net).items():
         calls = rec.calls.get(name, [])

@@ -97,6 +97,16 @@ def test_a_summary_counts_multiply_accumulates(kind: str, chunks: int, by_final:
     assert "cell.l0" in str(found)
 
 
+def test_a_summary_of_a_cell_that_takes_samples_first() -> None:
+    torch.manual_seed(0)
+    x, gate = torch.rand(T, B, I), su.nn.PeriodicGate(H, period=4, n_open=1)
+    one, other = su.nn.GRU(I, H, gate=gate), su.nn.GRU(I, H, batch_first=True, gate=gate)
+    n_steps = torch.tensor([T, 5, 2])
+    assert su.summary(other, x.transpose(0, 1)) == su.summary(one, x)
+    assert su.summary(other, x.transpose(0, 1), n_steps) == su.summary(one, x, n_steps)
+    assert f"samples: {B}, steps: {T}," in su.summary(other, x.transpose(0, 1)).title
+
+
 def test_a_summary_counts_true_steps() -> None:
     gate, n_steps = su.nn.RhythmGate(H, open=0.3, n_steps=T), torch.tensor([T, 5, 0])
     (row,) = su.summary(su.nn.GRU(I, H, gate=gate), torch.rand(T, B, I), n_steps).rows
