@@ -29,6 +29,9 @@ PER_THREAD = 4
 LARGEST = 2**22
 """Events and steps that one shard may hold, where it is not a single sample."""
 
+PATIENCE = 30
+"""Seconds to wait for a first worker."""
+
 
 def simulate_on(
     client: Any,
@@ -70,10 +73,13 @@ def simulate_on(
     dask = import_extra("dask", extra="scale")
     if client.asynchronous:
         fail("client", "one that waits for its results", "an asynchronous one", "Make it with asynchronous=False.")
-    n_running = sum(client.nthreads().values())
-    if n_running == 0:
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError as error:
         cure = "Start `dask worker` with the scheduler's address."
-        raise ConnectionError(message("client", "of a cluster with a worker", "one without", cure))
+        got = f"one without for {PATIENCE} seconds"
+        raise ConnectionError(message("client", "of a cluster with a worker", got, cure)) from error
+    n_running = max(sum(client.nthreads().values()), 1)
     threads = 1 if n_threads is None else n_threads
     bounds = cut(events, n_steps, n_shards=PER_THREAD * n_running)
     n_shards = len(bounds) - 1

@@ -15,6 +15,7 @@ import pytest
 from suspike_testing.chains import make_chain, make_recordings
 from suspike_testing.comparing import assert_same_result
 
+from suspike import _scale
 from suspike._scale import simulate_on
 from suspike.simulate import simulate
 
@@ -159,11 +160,12 @@ def test_a_shard_that_somebody_cancels_ends_the_run(client: Any, monkeypatch: py
     assert left(client) == []
 
 
-def test_a_cluster_needs_a_worker(tmp_path: Path) -> None:
+def test_a_cluster_needs_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_scale, "PATIENCE", 1)
     with (
         start(tmp_path, n_workers=0) as cluster,
         distributed.Client(cluster) as client,
-        pytest.raises(ConnectionError, match=r"^`client` must be of a cluster with a worker, got one without\. Start "),
+        pytest.raises(ConnectionError, match=r"^`client` must be of a cluster with a worker, got one without for 1 "),
     ):
         simulate(GRAPH, make_recordings(1), client=client)
 
