@@ -15,7 +15,7 @@ from suspike._layers import LayerState, at_rest
 from suspike._validate import fail
 from suspike.graph import INPUT, Graph, Route
 from suspike_kernels import cpu, cuda, editing, reference
-from suspike_kernels.counts import Counts
+from suspike_kernels.counts import Counts, Total, total
 from suspike_kernels.cpu.rows import largest_count
 from suspike_kernels.layout import Events, FloatArray, check_events, check_lengths
 
@@ -71,6 +71,11 @@ class Result(NamedTuple):
     counts: tuple[Counts, ...]
     state: State
     probes: Mapping[str, Probe]
+
+    @property
+    def total(self) -> Total:
+        """The counts of all layers together."""
+        return total(self.counts)
 
 
 def simulate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +16,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from suspike._validate import fail, import_extra
+from suspike_kernels.counts import Counts, Total, total
 
 if TYPE_CHECKING:
     from suspike._runs import Run
     from suspike.graph import Graph
-    from suspike_kernels.counts import Counts
 
 
 def simulate(
@@ -87,25 +87,20 @@ def _cluster(address: str | None) -> Iterator[Any]:
             raise OSError(str(error)) from None
 
 
+COUNTED = ("events", "synops_done", "synops_skipped", "updates_done", "updates_skipped", "gate_evaluations", "spikes",
+           "words_read", "words_written")  # fmt: skip
+"""Fields of `Counts` that are shown."""
+
+
 def _counts_table(counts: Sequence[Counts]) -> Table:
-    shown: dict[str, Callable[[Counts], int]] = {
-        "events": lambda c: c.events,
-        "synops done": lambda c: c.synops_done,
-        "synops skipped": lambda c: c.synops_skipped,
-        "updates done": lambda c: c.updates_done,
-        "updates skipped": lambda c: c.updates_skipped,
-        "gate evaluations": lambda c: c.gate_evaluations,
-        "spikes": lambda c: c.spikes,
-        "words read": lambda c: c.words_read,
-        "words written": lambda c: c.words_written,
-    }
     # a line each, not a column: nine numbers and a name are wider than a terminal
     table = Table("")
-    for name in [each.name for each in counts] + ["total"] * (len(counts) > 1):
+    shown: dict[str, Counts | Total] = {each.name: each for each in counts}
+    columns = [*shown.items(), *([("total", total(counts))] if len(counts) > 1 else [])]
+    for name, _ in columns:
         table.add_column(escape(name), justify="right", overflow="fold")
-    for title, number in shown.items():
-        found = [number(each) for each in counts]
-        table.add_row(title, *(f"{n:,}" for n in found + [sum(found)] * (len(counts) > 1)))
+    for field in COUNTED:
+        table.add_row(field.replace("_", " "), *(f"{getattr(each, field):,}" for _, each in columns))
     return table
 
 

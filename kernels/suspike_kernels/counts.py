@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -78,3 +79,25 @@ class Counts(NamedTuple):
     def dense_synops(self) -> int:
         """Multiply-accumulates of a dense network of the same shape: every synapse at every step."""
         return self.synapses * self.steps
+
+
+class Total(NamedTuple):
+    """Sums over the layers of a run: each field is that of `Counts`."""
+
+    events: int
+    rows_fetched: int
+    synops_done: int
+    synops_skipped: int
+    updates_done: int
+    updates_skipped: int
+    gate_evaluations: int
+    gate_synops: int
+    spikes: int
+    words_read: int
+    words_written: int
+
+
+def total(counts: Iterable[Counts]) -> Total:
+    """Return the sums over the layers of a run."""
+    layers = tuple(counts)
+    return Total._make(sum(getattr(layer, name) for layer in layers) for name in Total._fields)

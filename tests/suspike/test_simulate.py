@@ -15,7 +15,7 @@ from suspike_testing.nets import make_input, make_net
 
 import suspike as su
 from suspike.convert import to_graph
-from suspike.graph import LIF, Graph
+from suspike.graph import LIF, CubaLIF, Graph, Layer
 from suspike.simulate import simulate
 from suspike_kernels.layout import Events
 
@@ -96,6 +96,22 @@ def test_enough_happens_in_what_is_compared() -> None:
         assert counts.spikes > 50
         assert counts.synops_skipped > 100
         assert counts.updates_skipped > 100
+
+
+def test_the_total_is_that_of_all_layers() -> None:
+    n = EVENTS.n_units
+    hidden = CubaLIF(*np.full((3, 16), 0.5, np.float32))
+    weight = np.random.default_rng(0).uniform(0, 1, (n, 16)).astype(np.float32)
+    layer = Layer("hidden", weight, np.zeros(16, np.float32), hidden)
+    out = Layer("out", weight[:1].repeat(16, 0)[:, :3], np.zeros(3, np.float32), LIF(*np.full((2, 3), 0.5, np.float32)))
+    found = simulate(Graph((layer, out), dt_ms=1.0), EVENTS)
+    first, second = found.counts
+    assert (first.state_words, second.state_words) == (2, 1)
+    updates = 2 * first.updates_done + second.updates_done
+    assert found.total.words_read == first.synops_done + second.synops_done + updates
+    for name, n in zip(found.total._fields, found.total, strict=True):
+        assert n == getattr(first, name) + getattr(second, name), name
+    assert found.total.spikes > 0
 
 
 def test_a_graph_without_readout_has_no_output() -> None:
