@@ -95,12 +95,12 @@ COUNTED = ("events", "synops_done", "synops_skipped", "updates_done", "updates_s
 def _counts_table(counts: Sequence[Counts]) -> Table:
     # a line each, not a column: nine numbers and a name are wider than a terminal
     table = Table("")
-    shown: dict[str, Counts | Total] = {each.name: each for each in counts}
-    columns = [*shown.items(), *([("total", total(counts))] if len(counts) > 1 else [])]
-    for name, _ in columns:
-        table.add_column(escape(name), justify="right", overflow="fold")
+    columns: list[Counts | Total] = [*counts, *([total(counts)] if len(counts) > 1 else [])]
+    for each in columns:
+        name = "total" if isinstance(each, Total) else escape(each.name)
+        table.add_column(name, justify="right", overflow="fold")
     for field in COUNTED:
-        table.add_row(field.replace("_", " "), *(f"{getattr(each, field):,}" for _, each in columns))
+        table.add_row(field.replace("_", " "), *(f"{getattr(each, field):,}" for each in columns))
     return table
 
 

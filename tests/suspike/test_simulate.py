@@ -17,7 +17,7 @@ import suspike as su
 from suspike.convert import to_graph
 from suspike.graph import LIF, CubaLIF, Graph, Layer
 from suspike.simulate import simulate
-from suspike_kernels.layout import Events
+from suspike_kernels.layout import PAGE, Events
 
 GRAPH, _ = to_graph(make_net(), dt_ms=1.0, max_count=3)
 EVENTS = make_input()
@@ -96,6 +96,13 @@ def test_enough_happens_in_what_is_compared() -> None:
         assert counts.spikes > 50
         assert counts.synops_skipped > 100
         assert counts.updates_skipped > 100
+
+
+def test_weights_begin_at_a_page() -> None:
+    for layer in GRAPH.neurons:
+        synapses = layer.synapses
+        assert synapses.weight.ctypes.data % PAGE == 0
+        np.testing.assert_array_equal(synapses.weight, layer.weight)
 
 
 def test_the_total_is_that_of_all_layers() -> None:
